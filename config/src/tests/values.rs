@@ -1,0 +1,115 @@
+use std::path::Path;
+use std::time::Duration;
+
+use super::{error_of, from_text};
+use crate::{HalfClose, SocketMode};
+
+#[test]
+fn a_socket_mode_is_octal_however_it_is_written() {
+    for mode in ["\"0o660\"", "\"0660\"", "\"660\"", "660", "0o660"] {
+        let config = from_text(&format!("server.socket_mode = {mode}")).unwrap();
+        assert_eq!(config.server.socket_mode, SocketMode(0o660), "{mode}");
+    }
+    for mode in ["\"0x1b0\"", "0x1b0", "\"1000\"", "1000", "-660", "\"rw\"", "\"\"", "true", "6.6"] {
+        let error = error_of(&format!("server.socket_mode = {mode}"));
+        assert!(error.ends_with("must be octal digits, such as \"0o660\", at most 0o777"), "{error}");
+    }
+}
+
+#[test]
+fn seconds_may_be_fractions() {
+    let config = from_text("server.queue_timeout_secs = 0.2\nserver.write_timeout_secs = 1_000").unwrap();
+    assert_eq!(config.server.queue_timeout, Duration::from_millis(200));
+    assert_eq!(config.server.write_timeout, Duration::from_secs(1_000));
+    for secs in ["0", "-1", "nan", "inf", "86401", "0.0001", "1e300", "\"5\"", "[]"] {
+        let error = error_of(&format!("server.queue_timeout_secs = {secs}"));
+        assert!(error.contains("must be seconds from 0.001 to 86400"), "{error}");
+    }
+}
+
+#[test]
+fn zero_turns_off_what_is_off_by_default() {
+    let on = "client.stream_max_secs = 1.5\n[workers]\nage_max_secs = 60\nstreams_max = 9\nrss_max_mb = 2";
+    let config = from_text(on).unwrap();
+    assert_eq!(config.client.stream_max, Some(Duration::from_millis(1_500)));
+    assert_eq!(config.workers.age_max, Some(Duration::from_secs(60)));
+    assert_eq!(config.workers.streams_max.unwrap().get(), 9);
+    assert_eq!(config.workers.rss_max_bytes.unwrap().get(), 2 << 20);
+    let off = "client.stream_max_secs = 0\n[workers]\nage_max_secs = 0.0\nstreams_max = 0\nrss_max_mb = 0";
+    assert_eq!(from_text(off).unwrap(), from_text("").unwrap());
+}
+
+#[test]
+fn zero_workers_means_one_per_core_and_at_least_two() {
+    assert!(from_text("workers.count = 0").unwrap().workers.count.get() >= 2);
+    assert_eq!(from_text("workers.count = 1").unwrap().workers.count.get(), 1);
+}
+
+#[test]
+fn half_close_may_be_served() {
+    assert_eq!(from_text("client.half_close = \"serve\"").unwrap().client.half_close, HalfClose::Serve);
+}
+
+#[test]
+fn the_empty_string_means_none() {
+    let text = "workers.binary = \"\"\nserver.stream_socket_path = \"\"\nbackend.openai.api_key = \"\"";
+    assert_eq!(from_text(text).unwrap(), from_text("").unwrap());
+}
+
+#[test]
+fn metrics_that_are_off_are_served_nowhere() {
+    assert_eq!(from_text("metrics.enabled = false").unwrap().metrics.listen_addr, None);
+}
+
+#[test]
+fn users_and_groups_may_be_names_or_ids() {
+    let text = "[server]\nsocket_owner = \"root\"\nsocket_group = 12\nallowed_users = [\"root\", 33, \"34\"]";
+    let server = from_text(text).unwrap().server;
+    assert_eq!((server.socket_owner, server.socket_group), (Some(0), Some(12)));
+    assert_eq!(server.allowed_users, [0, 33, 34]);
+}
+
+#[test]
+fn every_unknown_user_and_group_is_named() {
+    let error = error_of(
+        "[server]\nallowed_users = [\"root\", \"no-such-user\", \"nor-this\"]\nsocket_group = \"no-such\"",
+    );
+    assert!(
+        error.contains("this host knows no user \"no-such-user\"; this host knows no user \"nor-this\""),
+        "{error}"
+    );
+    assert!(
+        error.contains("server.socket_group = \"no-such\": this host knows no group \"no-such\""),
+        "{error}"
+    );
+    assert!(error_of("server.allowed_users = [4294967295]").contains("or a numeric id up to 4294967294"));
+    assert!(
+        error_of("server.allowed_users = \"root\"").contains("must be a list of at most 1024 names or ids")
+    );
+}
+
+#[test]
+fn a_socket_path_fits_into_an_address() {
+    let fits = "x".repeat(107);
+    let config = from_text(&format!("server.socket_path = \"{fits}\"")).unwrap();
+    assert_eq!(config.server.socket_path, Path::new(&fits));
+    for path in [&"x".repeat(108), "", "a\\u0000b"] {
+        let error = error_of(&format!("server.socket_path = \"{path}\""));
+        assert!(error.ends_with("must be a path in UTF-8 of 1 to 107 bytes"), "{error}");
+    }
+}
+
+#[test]
+fn the_two_sockets_differ() {
+    let error = error_of("[server]\nsocket_path = \"/a\"\nstream_socket_path = \"/a\"");
+    assert_eq!(error, "test.toml:3: server.stream_socket_path = \"/a\": must differ from server.socket_path");
+}
+
+#[test]
+fn a_connection_window_holds_at_least_one_stream_window() {
+    let error = error_of("backend.openai.http2.initial_stream_window_kb = 20000");
+    assert!(
+        error.contains("initial_connection_window_kb must be at least initial_stream_window_kb"),
+        "{error}"
+    );
+}

@@ -1,0 +1,212 @@
+//! Every key, its default and what it may be: the only place that says so. In: settings as written. Out: a
+//! valid [`Config`]. Never: touches a file or a variable (names of users and groups are looked up).
+
+use std::num::{NonZeroU16, NonZeroU32, NonZeroU64};
+use std::ops::RangeInclusive;
+use std::thread::available_parallelism;
+use std::time::Duration;
+
+use crate::reader::Reader;
+use crate::settings::{Settings, Value};
+use crate::{
+    Backend, Benchmark, Client, Config, ConfigError, HalfClose, LogFormat, Logging, Metrics, Mock, OpenAi,
+    Provider, Server, SocketMode, Workers, allowed,
+};
+
+const TIMEOUT_SECS: RangeInclusive<f64> = 0.001..=86_400.0;
+const LINGER_SECS: RangeInclusive<f64> = 0.001..=60.0;
+const AGE_SECS: RangeInclusive<f64> = 1.0..=31_536_000.0;
+const MOCK_DELAY_MS: RangeInclusive<u64> = 0..=3_600_000;
+const MOCK_EVENTS: RangeInclusive<u32> = 0..=10_000_000;
+const CONNECTIONS: RangeInclusive<u32> = 1..=10_000_000;
+const HANDOFF_BYTES: RangeInclusive<u32> = 4_096..=1_048_576;
+const REDISPATCHES: RangeInclusive<u8> = 0..=3;
+const WORKERS: RangeInclusive<u16> = 0..=1_024;
+const STREAMS: RangeInclusive<u64> = 0..=1_000_000_000;
+const RSS_MB: RangeInclusive<u64> = 0..=1_048_576;
+const IDLE_CONNECTIONS: RangeInclusive<u32> = 0..=100_000;
+/// HTTP/2 begins with windows of 64 KiB and knows none of 2 GiB.
+const WINDOW_KB: RangeInclusive<u32> = 64..=2_097_151;
+
+const MEBIBYTE: u64 = 1 << 20;
+
+/// One worker alone leaves nobody to take over when it dies.
+const WORKERS_BY_CORES_MIN: u16 = 2;
+
+/// Checks everything; errs with every problem there is.
+pub(crate) fn config(settings: Settings<'_>, benchmark: Benchmark) -> Result<Config, ConfigError> {
+    let mut reader = Reader::new(settings);
+    let config = read(&mut reader, benchmark);
+    reader.finish(config)
+}
+
+/// Asks for every key.
+pub(crate) fn read(reader: &mut Reader<'_>, benchmark: Benchmark) -> Config {
+    Config {
+        server: server(reader),
+        client: client(reader),
+        workers: workers(reader),
+        backend: backend(reader),
+        metrics: metrics(reader),
+        logging: logging(reader),
+        benchmark,
+    }
+}
+
+fn server(reader: &mut Reader<'_>) -> Server {
+    let max_connections = reader.value("server.max_connections", 100_000, allowed::whole(CONNECTIONS));
+    let server = Server {
+        socket_path: reader.value(
+            "server.socket_path",
+            "/run/handoffd/handoffd.sock".into(),
+            allowed::socket_path,
+        ),
+        stream_socket_path: reader.optional("server.stream_socket_path", allowed::socket_path),
+        socket_mode: reader.value("server.socket_mode", SocketMode(0o660), allowed::socket_mode),
+        socket_owner: reader.optional("server.socket_owner", allowed::user),
+        socket_group: reader.optional("server.socket_group", allowed::group),
+        allowed_users: reader.value("server.allowed_users", Vec::new(), allowed::list_of(allowed::user)),
+        allowed_groups: reader.value("server.allowed_groups", Vec::new(), allowed::list_of(allowed::group)),
+        max_connections: NonZeroU32::new(max_connections).unwrap_or(NonZeroU32::MIN),
+        handoff_timeout: timeout(reader, "server.handoff_timeout_secs", 5),
+        queue_timeout: timeout(reader, "server.queue_timeout_secs", 2),
+        write_timeout: timeout(reader, "server.write_timeout_secs", 30),
+        shutdown_timeout: timeout(reader, "server.shutdown_timeout_secs", 120),
+        handoff_buffer_bytes: reader.value(
+            "server.handoff_buffer_size",
+            262_144,
+            allowed::whole(HANDOFF_BYTES),
+        ),
+        backend_timeout: timeout(reader, "server.backend_timeout_secs", 30),
+        redispatch_max: reader.value("server.redispatch_max", 1, allowed::whole(REDISPATCHES)),
+    };
+    if server.stream_socket_path.as_ref() == Some(&server.socket_path) {
+        reader.refuse(&["server.stream_socket_path"], "must differ from server.socket_path");
+    }
+    server
+}
+
+fn client(reader: &mut Reader<'_>) -> Client {
+    let half_close = [("gone", HalfClose::Gone), ("serve", HalfClose::Serve)];
+    Client {
+        half_close: reader.value("client.half_close", HalfClose::Gone, allowed::one_of(&half_close)),
+        heartbeat: timeout(reader, "client.heartbeat_secs", 15),
+        commit_after: timeout(reader, "client.commit_after_secs", 10),
+        linger: reader.value("client.linger_secs", Duration::from_secs(2), allowed::seconds(LINGER_SECS)),
+        stream_max: reader.value("client.stream_max_secs", None, allowed::seconds_or_off(TIMEOUT_SECS)),
+    }
+}
+
+fn workers(reader: &mut Reader<'_>) -> Workers {
+    let count = reader.value("workers.count", 0, allowed::whole(WORKERS));
+    let streams_max = reader.value("workers.streams_max", 0, allowed::whole(STREAMS));
+    let rss_max_mb = reader.value("workers.rss_max_mb", 0, allowed::whole(RSS_MB));
+    Workers {
+        count: NonZeroU16::new(count).unwrap_or_else(one_per_core),
+        binary: reader.optional("workers.binary", allowed::path),
+        drain_timeout: timeout(reader, "workers.drain_timeout_secs", 600),
+        age_max: reader.value("workers.age_max_secs", None, allowed::seconds_or_off(AGE_SECS)),
+        streams_max: NonZeroU64::new(streams_max),
+        rss_max_bytes: NonZeroU64::new(rss_max_mb * MEBIBYTE),
+    }
+}
+
+/// [`WORKERS_BY_CORES_MIN`] also where the number of cores cannot be found out.
+fn one_per_core() -> NonZeroU16 {
+    let cores = available_parallelism().map_or(1, usize::from);
+    let count = u16::try_from(cores).unwrap_or(u16::MAX).clamp(WORKERS_BY_CORES_MIN, *WORKERS.end());
+    NonZeroU16::new(count).unwrap_or(NonZeroU16::MIN)
+}
+
+fn backend(reader: &mut Reader<'_>) -> Backend {
+    Backend {
+        provider: reader.value("backend.provider", Provider::Mock, provider),
+        default_model: reader.value("backend.default_model", "gpt-4o".into(), allowed::name),
+        timeout: timeout(reader, "backend.timeout_secs", 120),
+        mock: mock(reader),
+        openai: openai(reader),
+    }
+}
+
+fn provider(value: &Value<'_>) -> Result<Provider, String> {
+    match value.text() {
+        Some("mock") => Ok(Provider::Mock),
+        Some("openai") => {
+            Err("this version has only the backend \"mock\", and \"openai\" comes with a later version"
+                .into())
+        }
+        Some(_) | None => {
+            Err("must be \"mock\", the only backend of this version (a later one adds \"openai\")".into())
+        }
+    }
+}
+
+fn mock(reader: &mut Reader<'_>) -> Mock {
+    let token_delay = Duration::from_millis(50);
+    Mock {
+        token_delay: reader.value(
+            "backend.mock.token_delay_ms",
+            token_delay,
+            allowed::milliseconds(MOCK_DELAY_MS),
+        ),
+        first_token_delay: reader.value(
+            "backend.mock.first_token_delay_ms",
+            Duration::ZERO,
+            allowed::milliseconds(MOCK_DELAY_MS),
+        ),
+        length: NonZeroU32::new(reader.value("backend.mock.length", 0, allowed::whole(MOCK_EVENTS))),
+        fail_at: NonZeroU32::new(reader.value("backend.mock.fail_at", 0, allowed::whole(MOCK_EVENTS))),
+        allow_request_options: reader.value("backend.mock.allow_request_options", false, allowed::flag),
+    }
+}
+
+fn openai(reader: &mut Reader<'_>) -> OpenAi {
+    let stream_window = "backend.openai.http2.initial_stream_window_kb";
+    let connection_window = "backend.openai.http2.initial_connection_window_kb";
+    let openai = OpenAi {
+        api_key: reader.optional("backend.openai.api_key", allowed::token),
+        api_base: reader.value(
+            "backend.openai.api_base",
+            "https://api.openai.com/v1".into(),
+            allowed::base_address,
+        ),
+        api_socket: reader.optional("backend.openai.api_socket", allowed::socket_path),
+        pool_max_idle_per_host: reader.value(
+            "backend.openai.pool_max_idle_per_host",
+            100,
+            allowed::whole(IDLE_CONNECTIONS),
+        ),
+        insecure_ssl: reader.value("backend.openai.insecure_ssl", false, allowed::flag),
+        http2_enabled: reader.value("backend.openai.http2.enabled", true, allowed::flag),
+        initial_stream_window_kb: reader.value(stream_window, 64, allowed::whole(WINDOW_KB)),
+        initial_connection_window_kb: reader.value(connection_window, 16_384, allowed::whole(WINDOW_KB)),
+        adaptive_window: reader.value("backend.openai.http2.adaptive_window", true, allowed::flag),
+        keep_alive_interval: timeout(reader, "backend.openai.http2.keep_alive_interval_secs", 10),
+        keep_alive_timeout: timeout(reader, "backend.openai.http2.keep_alive_timeout_secs", 20),
+    };
+    if openai.initial_connection_window_kb < openai.initial_stream_window_kb {
+        let allowed = "initial_connection_window_kb must be at least initial_stream_window_kb";
+        reader.refuse(&[connection_window, stream_window], allowed);
+    }
+    openai
+}
+
+fn metrics(reader: &mut Reader<'_>) -> Metrics {
+    let enabled = reader.value("metrics.enabled", true, allowed::flag);
+    let address = reader.value("metrics.listen_addr", ([127, 0, 0, 1], 9090).into(), allowed::listen_addr);
+    Metrics { listen_addr: enabled.then_some(address) }
+}
+
+fn logging(reader: &mut Reader<'_>) -> Logging {
+    let formats =
+        [("pretty", LogFormat::Pretty), ("json", LogFormat::Json), ("journald", LogFormat::Journald)];
+    Logging {
+        level: reader.value("logging.level", "info".into(), allowed::log_level),
+        format: reader.value("logging.format", LogFormat::Pretty, allowed::one_of(&formats)),
+        prompts: reader.value("logging.prompts", false, allowed::flag),
+    }
+}
+
+fn timeout(reader: &mut Reader<'_>, key: &'static str, default_secs: u64) -> Duration {
+    reader.value(key, Duration::from_secs(default_secs), allowed::seconds(TIMEOUT_SECS))
+}

@@ -1,0 +1,90 @@
+//! handoffctl: plays Apache, stands in for Apache, shows the fleet.
+//! In: the command line. Out: text on stdout, sentences on stderr, an exit code ([`outcome::Exit`]).
+//! Never: needs a privilege, changes the daemon's state, prints a backtrace at a person.
+
+#![forbid(unsafe_code)]
+
+mod answer;
+mod front;
+mod generate;
+mod handover;
+mod outcome;
+mod status;
+mod stream;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::outcome::{Exit, Failure};
+
+/// Plays Apache for handoffd: hands sockets over, reads the answers, shows the workers.
+#[derive(Debug, Parser)]
+#[command(name = "handoffctl", version, arg_required_else_help = true, after_help = HELP_TAIL)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const HELP_TAIL: &str = "\
+Examples:
+  handoffctl stream 'Why is the sky blue?'   one answer, straight to the terminal
+  handoffctl front                           a page and a /stream for browsers and curl
+  handoffctl status --watch                  the workers, redrawn every second
+
+`handoffctl COMMAND --help` tells the exit codes.";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Hand one prompt over as Apache does and print the answer as it comes
+    Stream(stream::Args),
+    /// Show the workers and what they hold
+    Status(status::Args),
+    /// Stand in for Apache: a small HTTP server whose /stream is handed over
+    Front(front::Args),
+    /// Print the shell completions of one of the three binaries
+    Completions(generate::CompletionsArgs),
+    /// Write the man pages and shell completions of the three binaries into a directory
+    Man(generate::ManArgs),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().command) {
+        Ok(exit) => exit.into(),
+        Err(failure) => {
+            if let Some(sentence) = failure.sentence() {
+                eprintln!("handoffctl: {sentence}");
+            }
+            failure.exit().into()
+        }
+    }
+}
+
+fn run(command: Command) -> Result<Exit, Failure> {
+    match command {
+        Command::Stream(args) => stream::run(&args),
+        Command::Status(args) => status::run(&args),
+        Command::Front(args) => front::run(&args),
+        Command::Completions(args) => generate::completions(&args),
+        Command::Man(args) => generate::man(&args),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_subcommand_has_an_example() {
+        for command in Cli::command().get_subcommands() {
+            let tail = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+            assert!(tail.contains("Examples:\n  handoffctl "), "{} has no example", command.get_name());
+        }
+    }
+}

@@ -1,0 +1,108 @@
+//! Plays Apache: one connection, one message with a client's socket, close.
+
+use std::io::{self, IoSlice, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, sendmsg, setsockopt,
+    socket, sockopt,
+};
+
+use crate::client::Client;
+
+/// How a handoff travels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Door {
+    /// The current module: one message.
+    SeqPacket,
+    /// Older modules: bytes until EOF.
+    Stream,
+}
+
+/// What the client's socket is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// A loopback TCP connection.
+    Tcp,
+    /// A Unix socket pair.
+    Unix,
+}
+
+/// A connection to the handoff socket, before anything is sent.
+#[derive(Debug)]
+pub struct Sent(OwnedFd);
+
+/// Connects, as Apache does before it sends.
+///
+/// # Errors
+/// As of connect(2).
+pub fn dial(path: &Path, door: Door) -> io::Result<Sent> {
+    let kind = match door {
+        Door::SeqPacket => SockType::SeqPacket,
+        Door::Stream => SockType::Stream,
+    };
+    let connection = socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None)?;
+    connect(connection.as_raw_fd(), &UnixAddr::new(path)?)?;
+    Ok(Sent(connection))
+}
+
+impl Sent {
+    /// One sendmsg with these fds.
+    ///
+    /// # Errors
+    /// As of sendmsg(2).
+    pub fn send(&self, payload: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+        let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+        let rights = [ControlMessage::ScmRights(&raw)];
+        let control = if raw.is_empty() { &[][..] } else { &rights[..] };
+        // Room for the largest message, where the kernel allows it.
+        let _ = setsockopt(&self.0, sockopt::SndBuf, &(4 << 20));
+        let flags = MsgFlags::MSG_NOSIGNAL;
+        let sent = sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(payload)], control, flags, None)?;
+        match sent == payload.len() {
+            true => Ok(()),
+            // A stream socket takes what fits; the rest follows without fds.
+            false => UnixStream::from(self.0.try_clone()?).write_all(&payload[sent..]),
+        }
+    }
+}
+
+/// Both ends of a fresh client connection: ours, and the one that Apache hands over.
+///
+/// # Panics
+/// When the machine has no sockets.
+#[must_use]
+pub fn client_pair(kind: Kind) -> (Client, OwnedFd) {
+    match kind {
+        Kind::Unix => {
+            let (ours, theirs) = UnixStream::pair().expect("a socket pair");
+            theirs.set_nonblocking(true).expect("non-blocking");
+            (Client::unix(ours), theirs.into())
+        }
+        Kind::Tcp => {
+            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+            let ours = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
+            let (theirs, _) = listener.accept().expect("a connection");
+            theirs.set_nonblocking(true).expect("non-blocking");
+            theirs.set_nodelay(true).expect("no delay");
+            (Client::tcp(ours), theirs.into())
+        }
+    }
+}
+
+/// The whole handoff, exactly as Apache does it: afterwards only the daemon has the client's socket.
+///
+/// # Errors
+/// As of connect(2) and sendmsg(2).
+pub fn hand_over(path: &Path, door: Door, payload: &[u8], client: OwnedFd) -> io::Result<()> {
+    let connection = dial(path, door)?;
+    connection.send(payload, &[client.as_fd()])?;
+    drop(client);
+    match door {
+        Door::SeqPacket => Ok(()),
+        Door::Stream => UnixStream::from(connection.0).shutdown(Shutdown::Write),
+    }
+}

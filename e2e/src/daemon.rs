@@ -1,0 +1,302 @@
+//! A private handoffd: its own directory, sockets and address. Gone when dropped, with all its workers.
+
+use std::fmt::Write as _;
+use std::fs::{self, File};
+use std::io::{Read, Write as _};
+use std::net::TcpStream;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use nix::sys::signal::Signal;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::apache::{self, Door, Kind};
+use crate::client::Client;
+use crate::{PATIENCE, eventually, process};
+
+/// How a daemon is started.
+#[derive(Clone, Debug, Default)]
+pub struct Options {
+    /// TOML: sections and keys beside those that the harness sets.
+    pub toml: String,
+    /// Further arguments.
+    pub args: Vec<String>,
+    /// The environment; nothing else is inherited.
+    pub env: Vec<(String, String)>,
+    /// A stream socket is opened too.
+    pub stream_socket: bool,
+    /// Do not wait until it is ready.
+    pub no_wait: bool,
+    /// Soft and hard limit of open files, set by prlimit(1) around the start.
+    pub fd_limit: Option<u64>,
+}
+
+/// A running handoffd.
+#[derive(Debug)]
+pub struct Daemon {
+    directory: TempDir,
+    child: Child,
+    admin: String,
+}
+
+static NEXT: AtomicU32 = AtomicU32::new(0);
+
+impl Daemon {
+    /// With two workers and a mock that waits 10 ms between two words. `toml` is appended to
+    /// the configuration; it may open sections of its own.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    #[must_use]
+    pub fn start(toml: &str) -> Self {
+        Self::with(&Options { toml: toml.to_owned(), ..Options::default() })
+    }
+
+    /// Starts a daemon.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    #[must_use]
+    pub fn with(options: &Options) -> Self {
+        let directory = tempfile::Builder::new().prefix("handoffd-e2e-").tempdir().expect("a directory");
+        let number = NEXT.fetch_add(1, Ordering::Relaxed);
+        let pid = std::process::id();
+        // An address of its own: every 127.x.y.z is this machine.
+        let admin = format!(
+            "127.{}.{}.{}:{}",
+            1 + (pid >> 16) % 200,
+            (pid >> 8) % 256,
+            pid % 256,
+            9090 + number % 50_000
+        );
+        let config = directory.path().join("daemon.toml");
+        fs::write(&config, configuration(directory.path(), &admin, options)).expect("a configuration");
+        let log = File::create(directory.path().join("log")).expect("a log");
+        let mut command = match options.fd_limit {
+            Some(limit) => {
+                let mut command = Command::new("prlimit");
+                command.arg(format!("--nofile={limit}:{limit}")).arg(binary("handoffd"));
+                command
+            }
+            None => Command::new(binary("handoffd")),
+        };
+        let child = command
+            .arg(&config)
+            .args(&options.args)
+            .env_clear()
+            .envs(options.env.iter().cloned())
+            .stdin(Stdio::null())
+            .stdout(File::create(directory.path().join("stdout")).expect("a file"))
+            .stderr(log)
+            .spawn()
+            .expect("handoffd starts");
+        let mut daemon = Self { directory, child, admin };
+        if !options.no_wait {
+            eventually("handoffd is ready", || {
+                assert!(daemon.exit_status().is_none(), "handoffd ended at its start");
+                daemon.is_ready().then_some(())
+            });
+        }
+        daemon
+    }
+
+    /// Where Apache connects.
+    #[must_use]
+    pub fn socket(&self) -> PathBuf {
+        self.directory.path().join("handoffd.sock")
+    }
+
+    /// Where older modules connect.
+    #[must_use]
+    pub fn stream_socket(&self) -> PathBuf {
+        self.directory.path().join("stream.sock")
+    }
+
+    /// The configuration file, for a test that changes it.
+    #[must_use]
+    pub fn config(&self) -> PathBuf {
+        self.directory.path().join("daemon.toml")
+    }
+
+    /// A place of the daemon's own.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// `ADDRESS:PORT` of the admin endpoint.
+    #[must_use]
+    pub fn admin(&self) -> &str {
+        &self.admin
+    }
+
+    /// The supervisor's process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Plays Apache with a loopback TCP connection.
+    ///
+    /// # Panics
+    /// When the daemon does not take it.
+    #[must_use]
+    pub fn hand_over(&self, payload: impl AsRef<[u8]>) -> Client {
+        self.hand_over_by(Door::SeqPacket, Kind::Tcp, payload.as_ref())
+    }
+
+    /// Plays Apache.
+    ///
+    /// # Panics
+    /// When the daemon does not take it.
+    #[must_use]
+    pub fn hand_over_by(&self, door: Door, kind: Kind, payload: &[u8]) -> Client {
+        let (ours, theirs) = apache::client_pair(kind);
+        let path = match door {
+            Door::SeqPacket => self.socket(),
+            Door::Stream => self.stream_socket(),
+        };
+        apache::hand_over(&path, door, payload, theirs).expect("the daemon takes the handoff");
+        ours
+    }
+
+    /// Sends the supervisor a signal.
+    pub fn signal(&self, signal: Signal) {
+        process::signal(self.pid(), signal);
+    }
+
+    /// How it ended; none while it runs.
+    pub fn exit_status(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child")
+    }
+
+    /// Waits for its end.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub fn wait(&mut self) -> ExitStatus {
+        eventually("handoffd ends", || self.exit_status())
+    }
+
+    /// GET on the admin endpoint: status and body; none while nobody answers.
+    #[must_use]
+    pub fn get(&self, path: &str) -> Option<(u16, String)> {
+        let mut stream = TcpStream::connect(&self.admin).ok()?;
+        stream.set_read_timeout(Some(PATIENCE)).ok()?;
+        write!(stream, "GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.admin).ok()?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text).ok()?;
+        let (head, body) = text.split_once("\r\n\r\n")?;
+        Some((head.split(' ').nth(1)?.parse().ok()?, body.to_owned()))
+    }
+
+    /// Whether `/readyz` says so.
+    #[must_use]
+    pub fn is_ready(&self) -> bool {
+        self.get("/readyz").is_some_and(|(status, _)| status == 200)
+    }
+
+    /// `/status`.
+    ///
+    /// # Panics
+    /// When nobody answers.
+    #[must_use]
+    pub fn status(&self) -> Value {
+        let (_, body) = self.get("/status").expect("/status");
+        serde_json::from_str(&body).expect("JSON")
+    }
+
+    /// The workers in this state, by process id.
+    #[must_use]
+    pub fn workers(&self, state: &str) -> Vec<u32> {
+        let status = self.status();
+        let workers = status["workers"].as_array().cloned().unwrap_or_default();
+        let of_state = workers.iter().filter(|worker| worker["state"] == state);
+        of_state.filter_map(|worker| u32::try_from(worker["pid"].as_u64()?).ok()).collect()
+    }
+
+    /// The sum of all samples of a metric whose line begins so (`name` or `name{label="x"`).
+    ///
+    /// # Panics
+    /// When nobody answers.
+    #[must_use]
+    pub fn metric(&self, prefix: &str) -> f64 {
+        let (_, body) = self.get("/metrics").expect("/metrics");
+        let samples = body.lines().filter(|line| {
+            line.strip_prefix(prefix).is_some_and(|rest| rest.starts_with([' ', '{', ',', '}']))
+        });
+        samples.filter_map(|line| line.rsplit_once(' ')?.1.parse::<f64>().ok()).sum()
+    }
+
+    /// Everything that the daemon and its workers have logged.
+    #[must_use]
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// What was printed on standard output.
+    #[must_use]
+    pub fn stdout(&self) -> String {
+        fs::read_to_string(self.directory.path().join("stdout")).unwrap_or_default()
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let workers = process::children(self.pid());
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        for worker in workers {
+            process::signal(worker, Signal::SIGKILL);
+        }
+        if std::thread::panicking() {
+            let log = self.log();
+            let tail: Vec<&str> = log.lines().rev().take(200).collect();
+            let mut text = format!("--- the last lines of handoffd's log ({}):\n", self.config().display());
+            for line in tail.into_iter().rev() {
+                let _ = writeln!(text, "{line}");
+            }
+            let _ = std::io::stderr().write_all(text.as_bytes());
+        }
+    }
+}
+
+fn configuration(directory: &Path, admin: &str, options: &Options) -> String {
+    let mut server = format!("[server]\nsocket_path = \"{}\"\n", directory.join("handoffd.sock").display());
+    if options.stream_socket {
+        let _ = writeln!(server, "stream_socket_path = \"{}\"", directory.join("stream.sock").display());
+    }
+    // What a test says comes first, so that it may speak of [server] before the harness's sections begin.
+    let (of_server, sections) = match options.toml.find("\n[") {
+        Some(at) if !options.toml.starts_with('[') => options.toml.split_at(at),
+        Some(_) | None if options.toml.starts_with('[') => ("", options.toml.as_str()),
+        Some(_) | None => (options.toml.as_str(), ""),
+    };
+    let mut text = format!("{server}{of_server}\n{sections}\n");
+    for (section, body) in [
+        ("[metrics]", format!("listen_addr = \"{admin}\"\n")),
+        ("[logging]", "format = \"json\"\nlevel = \"debug\"\n".to_owned()),
+        ("[workers]", "count = 2\n".to_owned()),
+        ("[backend.mock]", "token_delay_ms = 10\nallow_request_options = true\n".to_owned()),
+    ] {
+        if !text.contains(section) {
+            let _ = write!(text, "{section}\n{body}");
+        }
+    }
+    text
+}
+
+/// A binary of this workspace.
+///
+/// # Panics
+/// When it has not been built.
+#[must_use]
+pub fn binary(name: &str) -> PathBuf {
+    let tests = std::env::current_exe().expect("a path");
+    let directory = tests.parent().and_then(Path::parent).expect("target/PROFILE/deps/test");
+    let path = directory.join(name);
+    assert!(path.exists(), "{} is missing; first run: cargo build --workspace --bins", path.display());
+    path
+}

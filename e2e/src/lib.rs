@@ -1,0 +1,41 @@
+//! Real binaries, real sockets: a private handoffd for each test, an Apache to hand over, and clients.
+//!
+//! Never: links supervisor or worker, sleeps for luck. A failing test prints the daemon's log.
+
+#![forbid(unsafe_code)]
+
+pub mod apache;
+pub mod client;
+pub mod daemon;
+pub mod process;
+
+pub use apache::{Door, Sent};
+pub use client::{Client, Response};
+pub use daemon::{Daemon, Options};
+
+use std::time::{Duration, Instant};
+
+/// Long enough for a slow machine; a test that waits this long has failed.
+pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// Waits until the question has an answer.
+///
+/// # Panics
+/// When there is none in time.
+#[track_caller]
+pub fn eventually<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        if let Some(answer) = question() {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "not in {PATIENCE:?}: {what}");
+        pause();
+    }
+}
+
+/// Between two looks at a fact.
+#[expect(clippy::disallowed_methods, reason = "the one pause of all polling, always under a deadline")]
+fn pause() {
+    std::thread::sleep(Duration::from_millis(5));
+}

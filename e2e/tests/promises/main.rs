@@ -1,0 +1,5 @@
+//! The promises that handoffd makes, each kept by a test that runs the real binaries. One promise a file.
+
+#![forbid(unsafe_code)]
+
+mod a_handoff_becomes_a_stream;

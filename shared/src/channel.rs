@@ -1,0 +1,231 @@
+//! One ordered channel between the supervisor and a worker, typed at both ends: reading what you should write
+//! does not compile. One message is one packet of a `SOCK_SEQPACKET` socket pair.
+//!
+//! Never: blocks, keeps a message back, forgets last words: after a worker's death its messages are read to
+//! the end, also past ECONNRESET, which the kernel reports before them.
+
+use std::io;
+use std::marker::PhantomData;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::task::{Context, Poll, ready};
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
+use tokio::io::Interest;
+
+use crate::codec::{self, DecodeError, EncodeError, Message};
+use crate::fdpass::{self, Watched};
+use crate::limits::PACKET_BYTES_MAX;
+use crate::message::{ToSupervisor, ToWorker};
+
+/// The supervisor's end.
+pub type SupervisorChannel = Channel<ToWorker, ToSupervisor>;
+/// A worker's end.
+pub type WorkerChannel = Channel<ToSupervisor, ToWorker>;
+
+/// One end: sends `S`, receives `R`.
+#[derive(Debug)]
+pub struct Channel<S, R> {
+    socket: Watched,
+    packet: Vec<u8>,
+    buffer: Box<[u8]>,
+    directions: PhantomData<fn(S) -> R>,
+}
+
+/// A message that did not leave.
+#[derive(Debug, thiserror::Error)]
+pub enum SendError {
+    /// The socket is full: the other side has not read for a while.
+    #[error("channel is full")]
+    Full,
+    /// The other side is gone.
+    #[error("channel is closed")]
+    Closed,
+    /// The message does not fit a packet.
+    #[error(transparent)]
+    Encode(#[from] EncodeError),
+    /// The kernel refused it for another reason.
+    #[error("channel cannot be written")]
+    Io(#[source] io::Error),
+}
+
+/// A message that did not arrive as one.
+#[derive(Debug, thiserror::Error)]
+pub enum ReceiveError {
+    /// The other side is gone, and everything it said has been read.
+    #[error("channel is closed")]
+    Closed,
+    /// The bytes are no message.
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+    /// Fds of the message were lost: too many, or we are at our own fd limit.
+    #[error("fds were lost on the way")]
+    FdsLost,
+    /// The socket cannot be read.
+    #[error("channel cannot be read")]
+    Io(#[source] io::Error),
+}
+
+/// A fresh pair of connected sockets, close-on-exec: the supervisor's end and the worker's.
+///
+/// # Errors
+/// When we are out of fds.
+pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+    for end in [&ours, &theirs] {
+        // Room for a burst. The kernel caps it to net.core.wmem_max; credits bound what is in flight.
+        setsockopt(end, sockopt::SndBuf, &(4 * PACKET_BYTES_MAX))?;
+    }
+    Ok((ours, theirs))
+}
+
+impl<S: Message, R: Message> Channel<S, R> {
+    /// Makes an end of a connected, non-blocking SEQPACKET socket.
+    ///
+    /// # Errors
+    /// When the runtime cannot watch it.
+    pub fn new(socket: OwnedFd) -> io::Result<Self> {
+        Ok(Self {
+            socket: Watched::new(socket, Interest::READABLE | Interest::WRITABLE)?,
+            packet: Vec::new(),
+            buffer: vec![0; PACKET_BYTES_MAX].into_boxed_slice(),
+            directions: PhantomData,
+        })
+    }
+
+    /// Sends one message with duplicates of these fds, or nothing.
+    ///
+    /// # Errors
+    /// [`SendError::Full`] is the only one after which trying again makes sense.
+    pub fn try_send(&mut self, message: &S, fds: &[BorrowedFd<'_>]) -> Result<(), SendError> {
+        codec::encode(message, &mut self.packet)?;
+        match fdpass::send(self.socket.get_ref().as_fd(), &self.packet, fds) {
+            Ok(_) => Ok(()),
+            Err(error) => Err(match error.kind() {
+                io::ErrorKind::WouldBlock => SendError::Full,
+                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => SendError::Closed,
+                _ => SendError::Io(error),
+            }),
+        }
+    }
+
+    /// Receives one message and its fds; `None` when there is none now.
+    ///
+    /// # Errors
+    /// Each means that this channel is of no further use.
+    pub fn try_receive(&mut self) -> Result<Option<(R, Vec<OwnedFd>)>, ReceiveError> {
+        match self.receive_packet() {
+            Ok((bytes, fds)) => self.open_packet(bytes, fds).map(Some),
+            Err(ReceiveError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// As [`Self::try_receive`], but wakes the task when a message comes.
+    ///
+    /// # Errors
+    /// Each means that this channel is of no further use.
+    pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(R, Vec<OwnedFd>), ReceiveError>> {
+        loop {
+            ready!(self.socket.poll_read_ready(cx)).map_err(ReceiveError::Io)?.retain_ready();
+            match self.try_receive() {
+                Ok(Some(message)) => return Poll::Ready(Ok(message)),
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(None) => ready!(self.socket.poll_read_ready(cx)).map_err(ReceiveError::Io)?.clear_ready(),
+            }
+        }
+    }
+
+    /// Resolves when the socket takes messages again.
+    ///
+    /// # Errors
+    /// When the runtime is shutting down.
+    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        ready!(self.socket.poll_write_ready(cx))?.clear_ready();
+        Poll::Ready(Ok(()))
+    }
+
+    fn receive_packet(&mut self) -> Result<(usize, Vec<OwnedFd>), ReceiveError> {
+        loop {
+            match fdpass::receive(self.socket.get_ref().as_fd(), &mut self.buffer) {
+                // The other side died with unread messages of ours; its own last words come after this.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(ReceiveError::Io(error)),
+                Ok(received) if received.bytes == 0 => return Err(ReceiveError::Closed),
+                Ok(received) if received.fds_lost => return Err(ReceiveError::FdsLost),
+                Ok(received) => return Ok((received.bytes, received.fds)),
+            }
+        }
+    }
+
+    fn open_packet(&self, bytes: usize, fds: Vec<OwnedFd>) -> Result<(R, Vec<OwnedFd>), ReceiveError> {
+        Ok((codec::decode(&self.buffer[..bytes])?, fds))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::LeaseId;
+
+    fn ends() -> (SupervisorChannel, WorkerChannel) {
+        let (ours, theirs) = pair().unwrap();
+        (Channel::new(ours).unwrap(), Channel::new(theirs).unwrap())
+    }
+
+    #[tokio::test]
+    async fn messages_arrive_whole_and_in_order() {
+        let (mut supervisor, mut worker) = ends();
+        supervisor.try_send(&ToWorker::Drain { remaining_ms: 1 }, &[]).unwrap();
+        supervisor.try_send(&ToWorker::Resync { fd_budget: 2 }, &[]).unwrap();
+        assert_eq!(worker.try_receive().unwrap().unwrap().0, ToWorker::Drain { remaining_ms: 1 });
+        assert_eq!(worker.try_receive().unwrap().unwrap().0, ToWorker::Resync { fd_budget: 2 });
+        assert!(worker.try_receive().unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn last_words_are_read_past_a_reset() {
+        let (mut supervisor, mut worker) = ends();
+        let taken = ToSupervisor::Taken { leases: vec![LeaseId::first(3)] };
+        worker.try_send(&taken, &[]).unwrap();
+        supervisor.try_send(&ToWorker::Drain { remaining_ms: 1 }, &[]).unwrap();
+        drop(worker); // with an unread message: the kernel resets
+        assert_eq!(supervisor.try_receive().unwrap().unwrap().0, taken);
+        assert!(matches!(supervisor.try_receive(), Err(ReceiveError::Closed)));
+    }
+
+    #[tokio::test]
+    async fn a_full_channel_gives_the_message_back() {
+        let (mut supervisor, mut worker) = ends();
+        let mut sent = 0u64;
+        while supervisor.try_send(&ToWorker::Drain { remaining_ms: sent }, &[]).is_ok() {
+            sent += 1;
+        }
+        assert!(matches!(
+            supervisor.try_send(&ToWorker::Drain { remaining_ms: sent }, &[]),
+            Err(SendError::Full)
+        ));
+        for expected in 0..sent {
+            assert_eq!(worker.try_receive().unwrap().unwrap().0, ToWorker::Drain { remaining_ms: expected });
+        }
+    }
+
+    #[tokio::test]
+    async fn a_waiting_reader_is_woken_by_each_message() {
+        let (mut supervisor, mut worker) = ends();
+        let reader = async {
+            for expected in 0..100 {
+                let (message, _) = std::future::poll_fn(|cx| worker.poll_receive(cx)).await.unwrap();
+                assert_eq!(message, ToWorker::Drain { remaining_ms: expected });
+            }
+        };
+        let writer = async {
+            for remaining_ms in 0..100 {
+                supervisor.try_send(&ToWorker::Drain { remaining_ms }, &[]).unwrap();
+                tokio::task::yield_now().await;
+            }
+        };
+        tokio::join!(reader, writer);
+    }
+}

@@ -1,0 +1,204 @@
+//! Messages with fds over Unix sockets, and what the kernel knows of a TCP connection.
+//!
+//! In: a socket, bytes, borrowed fds. Out: bytes and owned fds. Never: leaks an fd that the kernel installed,
+//! blocks, raises SIGPIPE. The only file with unsafe code.
+
+use std::io::{self, IoSlice, IoSliceMut};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use nix::libc;
+use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, accept4, recvmsg, sendmsg};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+use crate::limits::PACKET_FDS_MAX;
+
+/// One `recvmsg`.
+#[derive(Debug)]
+pub struct Received {
+    /// How many bytes of the buffer it filled. 0: the other end is closed, or sent nothing.
+    pub bytes: usize,
+    /// The fds that came along, each close-on-exec.
+    pub fds: Vec<OwnedFd>,
+    /// The message was longer than the buffer (`MSG_TRUNC`).
+    pub truncated: bool,
+    /// The kernel dropped fds: more than fit, or we are at our fd limit (`MSG_CTRUNC`).
+    pub fds_lost: bool,
+}
+
+/// Sends one message with these fds in `SCM_RIGHTS`. The kernel duplicates them: the caller keeps its own.
+///
+/// # Errors
+/// As of sendmsg(2); `WouldBlock` when the socket is full.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
+    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let control = if raw.is_empty() { &[][..] } else { &rights[..] };
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    Ok(sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, flags, None)?)
+}
+
+/// Receives one message and every fd that comes with it.
+///
+/// # Errors
+/// As of recvmsg(2); `WouldBlock` when there is none.
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
+    // Room for as many as the kernel passes at once: a surplus fd must reach us to be closed.
+    let mut control = nix::cmsg_space!([RawFd; PACKET_FDS_MAX]);
+    let mut slices = [IoSliceMut::new(buffer)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+    let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags)?;
+    let mut fds = Vec::new();
+    let fds_lost = message.flags.contains(MsgFlags::MSG_CTRUNC);
+    if let Ok(entries) = message.cmsgs() {
+        for entry in entries {
+            if let ControlMessageOwned::ScmRights(raw) = entry {
+                // SAFETY: the kernel has just installed these fds for us in recvmsg; the control buffer is
+                // read once and then dropped, so each OwnedFd is its fd's only owner.
+                fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+            }
+        }
+    }
+    let truncated = message.flags.contains(MsgFlags::MSG_TRUNC);
+    Ok(Received { bytes: message.bytes, fds, truncated, fds_lost })
+}
+
+/// Accepts one connection: non-blocking, close-on-exec.
+///
+/// # Errors
+/// As of accept(2); `WouldBlock` when there is none.
+pub fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let connection = accept4(listener.as_raw_fd(), flags)?;
+    // SAFETY: accept4 has just made this fd; nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(connection) })
+}
+
+/// How many bytes were ever written into this TCP connection, as the kernel counts them: sent, less
+/// retransmitted, plus not yet sent. `None` for other sockets and for kernels before 4.19.
+///
+/// Source: `struct tcp_info` in linux/tcp.h; the C library's own declaration ends before these fields.
+#[must_use]
+pub fn tcp_written(socket: BorrowedFd<'_>) -> Option<u64> {
+    const BYTES: usize = 216;
+    const NOT_SENT: usize = 144;
+    const SENT: usize = 200;
+    const RETRANSMITTED: usize = 208;
+    let mut info = [0u8; BYTES];
+    let mut length: libc::socklen_t = 216;
+    // SAFETY: the kernel writes at most `length` bytes, which is the size of `info`; any bytes are a valid
+    // [u8]; the fd is open for as long as it is borrowed.
+    let status = unsafe {
+        libc::getsockopt(
+            socket.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_INFO,
+            info.as_mut_ptr().cast::<libc::c_void>(),
+            &raw mut length,
+        )
+    };
+    if status != 0 || (length as usize) < BYTES {
+        return None;
+    }
+    let (not_sent, _) =
+        info[NOT_SENT..].split_first_chunk::<4>().map(|(chunk, rest)| (u32::from_ne_bytes(*chunk), rest))?;
+    let sent = u64::from_ne_bytes(*info[SENT..].first_chunk::<8>()?);
+    let retransmitted = u64::from_ne_bytes(*info[RETRANSMITTED..].first_chunk::<8>()?);
+    Some(sent.wrapping_sub(retransmitted).wrapping_add(u64::from(not_sent)))
+}
+
+/// An fd that the runtime watches. It cannot be exchanged for another one while it is watched.
+#[derive(Debug)]
+pub struct Watched(AsyncFd<OwnedFd>);
+
+impl Watched {
+    /// Watches a non-blocking fd for these events.
+    ///
+    /// # Errors
+    /// When the kernel cannot watch it (a regular file), or is out of memory.
+    pub fn new(fd: OwnedFd, interest: Interest) -> io::Result<Self> {
+        // SAFETY: an OwnedFd is open and keeps its number; we give out only shared references, so it stays
+        // the same fd until the AsyncFd is dropped, which unregisters it before closing it.
+        unsafe { AsyncFd::register_with_interest(fd, interest) }.map(Self).map_err(io::Error::from)
+    }
+}
+
+impl std::ops::Deref for Watched {
+    type Target = AsyncFd<OwnedFd>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
+/// Takes our end of the channel: the socket that we were started with as standard input.
+///
+/// # Errors
+/// When fd 0 is not an open `AF_UNIX` `SOCK_SEQPACKET` socket: nobody but a supervisor starts us so.
+pub fn take_stdin_channel() -> io::Result<OwnedFd> {
+    use nix::sys::socket::{SockType, getsockopt, sockopt};
+    let stdin = io::stdin();
+    let kind = getsockopt(&stdin, sockopt::SockType)?;
+    if kind != SockType::SeqPacket {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    let channel = nix::fcntl::fcntl(&stdin, nix::fcntl::FcntlArg::F_DUPFD_CLOEXEC(3))?;
+    // SAFETY: fcntl has just made this fd; nobody else knows its number.
+    Ok(unsafe { OwnedFd::from_raw_fd(channel) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::Write;
+    use std::net::{TcpListener, TcpStream};
+    use std::os::fd::AsFd;
+
+    use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
+
+    fn pair() -> (OwnedFd, OwnedFd) {
+        socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC).unwrap()
+    }
+
+    #[test]
+    fn every_fd_that_arrives_is_owned_and_closed() {
+        let (ours, theirs) = pair();
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        send(ours.as_fd(), b"two", &[writer.as_fd(), writer.as_fd()]).unwrap();
+        drop(writer);
+        let received = receive(theirs.as_fd(), &mut [0; 16]).unwrap();
+        assert_eq!((received.bytes, received.fds.len()), (3, 2));
+        drop(received);
+        // The last writers are gone: the pipe is at its end.
+        assert_eq!(nix::unistd::read(&reader, &mut [0; 1]).unwrap(), 0);
+    }
+
+    #[test]
+    fn a_message_longer_than_the_buffer_says_so_and_brings_its_fd() {
+        let (ours, theirs) = pair();
+        send(ours.as_fd(), b"0123456789", &[ours.as_fd()]).unwrap();
+        let received = receive(theirs.as_fd(), &mut [0; 4]).unwrap();
+        assert!(received.truncated && !received.fds_lost);
+        assert_eq!(received.fds.len(), 1);
+    }
+
+    #[test]
+    fn the_witness_counts_exactly_what_was_written_to_a_stalled_client() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let _client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (mut server, _) = listener.accept().unwrap();
+        server.set_nonblocking(true).unwrap();
+        let baseline = tcp_written(server.as_fd()).unwrap();
+        let mut written = 0;
+        while let Ok(bytes) = server.write(&[7; 65536]) {
+            written += bytes as u64;
+        }
+        assert_eq!(tcp_written(server.as_fd()).unwrap() - baseline, written);
+    }
+
+    #[test]
+    fn a_unix_socket_has_no_witness() {
+        let (ours, _theirs) = pair();
+        assert_eq!(tcp_written(ours.as_fd()), None);
+    }
+}

@@ -1,0 +1,56 @@
+//! A limit on everything that crosses between processes, and their relations.
+
+use std::time::Duration;
+
+/// Largest configurable handoff message.
+pub const HANDOFF_BYTES_MAX: usize = 1024 * 1024;
+/// Payloads up to this size travel inside the packet; larger ones in a sealed memfd.
+pub const INLINE_BYTES_MAX: usize = 64 * 1024;
+/// Largest payload in a sealed memfd from the Apache module.
+pub const MEMFD_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Largest packet on a channel.
+pub const PACKET_BYTES_MAX: usize = 192 * 1024;
+/// Most fds in one packet: a `Held` page with a client and a memfd per lease.
+pub const PACKET_FDS_MAX: usize = 2 * HELD_LEASES_PER_PAGE_MAX;
+/// Leases in one `Held` page.
+pub const HELD_LEASES_PER_PAGE_MAX: usize = 64;
+/// Lease ids in one `Taken`, endings in one `Released`.
+pub const LEASES_PER_MESSAGE_MAX: usize = 1024;
+/// Handoffs that a worker may have been sent without having taken them.
+pub const CREDITS_PER_WORKER: u32 = 32;
+
+/// Backlog of the handoff sockets: the queue that Apache sees.
+pub const LISTEN_BACKLOG: i32 = 4096;
+/// Connected peers that have sent nothing yet.
+pub const SILENT_PEERS_MAX: usize = 1024;
+/// Clients that were told 503 or 502 and have not hung up yet.
+pub const REFUSED_CLIENTS_MAX: usize = 1024;
+/// How long such a client is waited for.
+pub const REFUSED_LINGER: Duration = Duration::from_secs(2);
+/// Refusals a second when no worker has had a free place for `queue_timeout`.
+pub const SHED_PER_SECOND: u32 = 1000;
+
+/// Fds that neither process spends on clients: log, channels, memfds, upstream connections.
+pub const FDS_RESERVED: u64 = 128;
+/// Fds that one stream needs in a worker, with the embedded backend.
+pub const FDS_PER_STREAM: u64 = 1;
+
+/// From spawn to `Ready`.
+pub const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// Between two snapshots.
+pub const BEAT_INTERVAL: Duration = Duration::from_millis(500);
+/// Without a snapshot for this long a worker is hung.
+pub const BEAT_TIMEOUT: Duration = Duration::from_secs(5);
+/// A handoff not taken for this long means a hung worker.
+pub const TAKE_TIMEOUT: Duration = Duration::from_secs(2);
+/// What a worker gets after its drain's deadline to write its last events.
+pub const DRAIN_GRACE: Duration = Duration::from_secs(5);
+/// A supervisor that was away this long re-arms every deadline about its workers.
+pub const AWAY_AFTER: Duration = Duration::from_millis(1000);
+/// Generations that may be draining at the same time.
+pub const DRAINING_GENERATIONS_MAX: usize = 2;
+
+const _: () = assert!(INLINE_BYTES_MAX * 2 <= PACKET_BYTES_MAX, "a handoff and its header fit a packet");
+const _: () = assert!(PACKET_FDS_MAX <= 253, "the kernel's SCM_MAX_FD");
+const _: () = assert!(LEASES_PER_MESSAGE_MAX * 16 <= PACKET_BYTES_MAX, "a full batch fits a packet");
+const _: () = assert!(BEAT_INTERVAL.as_millis() * 4 < BEAT_TIMEOUT.as_millis(), "one late beat is no hang");

@@ -1,0 +1,269 @@
+//! What supervisor and worker say to each other. New variants are appended, never inserted: the number of a
+//! variant is its name on the wire.
+
+use handoff_config::Config;
+use serde::{Deserialize, Serialize};
+
+use crate::ids::{Generation, LeaseId, SlotId};
+use crate::metric::Snapshot;
+
+/// The version of these messages. `Ready` carries it; a mismatch fails the roll.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// From the supervisor to a worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToWorker {
+    /// The first message: who you are, and the whole configuration.
+    Configure(Box<Configure>),
+    /// Serve this client. Fds: the client, and a sealed memfd when `memfd_bytes` says so.
+    Handoff(Handoff),
+    /// A worker died after it had committed this lease: write the stream's last event. Fds: the client.
+    Epitaph {
+        /// The lease to end.
+        lease: LeaseId,
+        /// How its dead worker was writing events.
+        format: Format,
+    },
+    /// Take no more, finish what you hold. Idempotent; the earlier deadline stays.
+    Drain {
+        /// Milliseconds until each stream left gets its `shutting_down` error event.
+        remaining_ms: u64,
+    },
+    /// After adoption: tell me what you hold.
+    Resync {
+        /// How many fds the new supervisor can take back.
+        fd_budget: u32,
+    },
+}
+
+/// The first message to a worker.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Configure {
+    /// The worker's place.
+    pub slot: SlotId,
+    /// The worker's generation.
+    pub generation: Generation,
+    /// The validated configuration, secrets included.
+    pub config: Config,
+}
+
+/// One client to serve.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Handoff {
+    /// The lease's id.
+    pub lease: LeaseId,
+    /// 0 for the first worker that gets this lease.
+    pub attempt: u8,
+    /// The message was cut off on its way to us: answer 413.
+    pub truncated: bool,
+    /// The message as it came, or its beginning.
+    pub inline: Payload,
+    /// How many bytes of the accompanying memfd continue the message; none: there is no memfd.
+    pub memfd_bytes: Option<u32>,
+}
+
+/// Opaque bytes of a handoff; encoded in one copy.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Payload(pub Vec<u8>);
+
+/// How a stream's events are written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Format {
+    /// `data: {"content":"…"}`.
+    #[default]
+    Content,
+    /// Plain text in `data:` lines.
+    Text,
+    /// The upstream's chunks in OpenAI's dialect.
+    OpenAi,
+    /// Typed events.
+    Events,
+    /// The upstream's bytes.
+    Raw,
+}
+
+/// From a worker to the supervisor.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum ToSupervisor {
+    /// Configured, and willing to take handoffs.
+    Ready {
+        /// [`PROTOCOL_VERSION`] of the worker.
+        protocol_version: u16,
+        /// The worker's package version.
+        build: String,
+    },
+    /// I own these fds; returns their credits. Sent before a payload is parsed.
+    Taken {
+        /// In the order of the handoffs.
+        leases: Vec<LeaseId>,
+    },
+    /// Bytes may be out from now on.
+    Committed {
+        /// The lease.
+        lease: LeaseId,
+        /// How its events are written, should somebody else have to write the last one.
+        format: Format,
+    },
+    /// The sessions of these leases have ended: each lease once.
+    Released {
+        /// What became of each.
+        endings: Vec<Ending>,
+    },
+    /// Answers `Resync`. Fds: one per lease with `has_fd`, in order.
+    Held(Held),
+    /// Periodic and cumulative; its absence is a hang.
+    Snapshot(Box<Snapshot>),
+}
+
+/// How one lease ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ending {
+    /// The lease.
+    pub lease: LeaseId,
+    /// What became of it.
+    pub outcome: Outcome,
+}
+
+/// What became of a session. Every session has exactly one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum Outcome {
+    /// The whole answer was written.
+    Complete,
+    /// An answer without a stream was written whole: HEAD, or 204 for a finished stream.
+    Answered,
+    /// The handoff was refused with an error response (400, 413).
+    Refused,
+    /// The client left first.
+    ClientGone,
+    /// The client stopped reading.
+    ClientTooSlow,
+    /// The upstream could not be asked, or answered with an error.
+    UpstreamFailed,
+    /// The upstream was silent for too long.
+    UpstreamTimeout,
+    /// The upstream's stream ended early.
+    StreamIncomplete,
+    /// The stream was longer than allowed.
+    StreamTooLong,
+    /// The drain's deadline came first.
+    ShuttingDown,
+    /// The last event of a dead worker's stream was written.
+    EpitaphWritten,
+    /// A dead worker's stream had already ended: its client was gone when the epitaph came.
+    UnreportedEnd,
+    /// The worker's own code gave up on the session.
+    Internal,
+}
+
+impl Outcome {
+    /// Every outcome, for tables that must have them all.
+    pub const ALL: [Self; 13] = [
+        Self::Complete,
+        Self::Answered,
+        Self::Refused,
+        Self::ClientGone,
+        Self::ClientTooSlow,
+        Self::UpstreamFailed,
+        Self::UpstreamTimeout,
+        Self::StreamIncomplete,
+        Self::StreamTooLong,
+        Self::ShuttingDown,
+        Self::EpitaphWritten,
+        Self::UnreportedEnd,
+        Self::Internal,
+    ];
+
+    /// The word for logs and labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Complete => "complete",
+            Self::Answered => "answered",
+            Self::Refused => "refused",
+            Self::ClientGone => "client_gone",
+            Self::ClientTooSlow => "client_too_slow",
+            Self::UpstreamFailed => "upstream_failed",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::StreamIncomplete => "stream_incomplete",
+            Self::StreamTooLong => "stream_too_long",
+            Self::ShuttingDown => "shutting_down",
+            Self::EpitaphWritten => "epitaph_written",
+            Self::UnreportedEnd => "unreported_end",
+            Self::Internal => "internal",
+        }
+    }
+}
+
+/// One page of what a worker holds, taken at one instant.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Held {
+    /// Pages count from 0.
+    pub page: u32,
+    /// No page follows.
+    pub last: bool,
+    /// The worker's place.
+    pub slot: SlotId,
+    /// The worker's generation.
+    pub generation: Generation,
+    /// Milliseconds until the drain's deadline, when draining.
+    pub drain_remaining_ms: Option<u64>,
+    /// At most [`crate::limits::HELD_LEASES_PER_PAGE_MAX`].
+    pub leases: Vec<HeldLease>,
+}
+
+/// One lease in a [`Held`] page.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HeldLease {
+    /// The lease.
+    pub lease: LeaseId,
+    /// The attempt that this worker was given.
+    pub attempt: u8,
+    /// How far it is.
+    pub stage: HeldStage,
+    /// Its fd is among those of the page.
+    pub has_fd: bool,
+}
+
+/// How far a held lease is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum HeldStage {
+    /// No byte can be out; the payload comes along for a re-dispatch.
+    Taken {
+        /// As in [`Handoff::inline`].
+        inline: Payload,
+        /// As in [`Handoff::memfd_bytes`]; the memfd follows the client's fd.
+        memfd_bytes: Option<u32>,
+    },
+    /// Bytes may be out.
+    Committed {
+        /// How its events are written.
+        format: Format,
+    },
+    /// The lease is an epitaph.
+    Epitaph,
+}
+
+impl Serialize for Payload {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bytes(&self.0)
+    }
+}
+
+impl<'de> Deserialize<'de> for Payload {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bytes;
+        impl serde::de::Visitor<'_> for Bytes {
+            type Value = Payload;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("bytes")
+            }
+            fn visit_byte_buf<E: serde::de::Error>(self, bytes: Vec<u8>) -> Result<Payload, E> {
+                Ok(Payload(bytes))
+            }
+            fn visit_bytes<E: serde::de::Error>(self, bytes: &[u8]) -> Result<Payload, E> {
+                Ok(Payload(bytes.to_vec()))
+            }
+        }
+        deserializer.deserialize_byte_buf(Bytes)
+    }
+}

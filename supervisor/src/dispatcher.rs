@@ -1,0 +1,172 @@
+//! What the supervisor keeps of each lease: a dup of the client's fd, the payload until it is committed, and
+//! the witness. In: handoffs. Out: messages with fds for workers.
+//!
+//! Never: reads a client's fd or a payload; decides (that is the fleet's).
+
+use std::collections::BTreeMap;
+use std::ops::Bound;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::time::Instant;
+
+use handoff_shared::fdpass;
+use handoff_shared::ids::LeaseId;
+use handoff_shared::limits::INLINE_BYTES_MAX;
+use handoff_shared::memfd;
+use handoff_shared::message::{Format, Handoff as HandoffMessage, Payload, ToWorker};
+
+use crate::listener::Handoff;
+
+/// Every live lease's fd and payload.
+#[derive(Debug)]
+pub(crate) struct Dispatcher {
+    entries: BTreeMap<LeaseId, Entry>,
+    next_lease: LeaseId,
+    fds: usize,
+    fds_max: usize,
+    /// Below this id no committed lease has a dup any more.
+    oldest_dup: LeaseId,
+}
+
+#[derive(Debug)]
+struct Entry {
+    client: Option<OwnedFd>,
+    /// None: bytes may be out, it is not needed any more.
+    payload: Option<Message>,
+    /// What the kernel had counted as written when the handoff came; none: no TCP connection.
+    written_before: Option<u64>,
+    received_at: Instant,
+}
+
+#[derive(Debug)]
+struct Message {
+    inline: Vec<u8>,
+    memfd: Option<(OwnedFd, u32)>,
+    truncated: bool,
+}
+
+impl Dispatcher {
+    pub(crate) fn new(start_number: u32, fds_max: usize) -> Self {
+        let first = LeaseId::first(start_number);
+        Self { entries: BTreeMap::new(), next_lease: first, fds: 0, fds_max, oldest_dup: first }
+    }
+
+    /// Makes a lease of a handoff. When the budget for fds is spent, the oldest committed lease loses its dup;
+    /// its id is returned too.
+    pub(crate) fn admit(&mut self, handoff: Handoff, received_at: Instant) -> (LeaseId, Option<LeaseId>) {
+        let lease = self.next_lease;
+        self.next_lease = lease.next();
+        let written_before = fdpass::tcp_written(handoff.client.as_fd());
+        let payload = Some(Message::new(handoff.message, handoff.memfd, handoff.truncated));
+        self.fds += 1;
+        self.entries
+            .insert(lease, Entry { client: Some(handoff.client), payload, written_before, received_at });
+        let dropped = if self.fds > self.fds_max { self.drop_oldest_dup() } else { None };
+        (lease, dropped)
+    }
+
+    /// The handoff as a worker gets it; none: the lease has ended.
+    pub(crate) fn handoff(&self, lease: LeaseId, attempt: u8) -> Option<(ToWorker, Vec<BorrowedFd<'_>>)> {
+        let entry = self.entries.get(&lease)?;
+        let payload = entry.payload.as_ref()?;
+        let mut fds = vec![entry.client.as_ref()?.as_fd()];
+        fds.extend(payload.memfd.as_ref().map(|(memfd, _)| memfd.as_fd()));
+        let message = ToWorker::Handoff(HandoffMessage {
+            lease,
+            attempt,
+            truncated: payload.truncated,
+            inline: Payload(payload.inline.clone()),
+            memfd_bytes: payload.memfd.as_ref().map(|(_, bytes)| *bytes),
+        });
+        Some((message, fds))
+    }
+
+    /// The epitaph as a worker gets it; none: the lease has ended.
+    pub(crate) fn epitaph(&self, lease: LeaseId, format: Format) -> Option<(ToWorker, Vec<BorrowedFd<'_>>)> {
+        let fds = vec![self.entries.get(&lease)?.client.as_ref()?.as_fd()];
+        Some((ToWorker::Epitaph { lease, format }, fds))
+    }
+
+    pub(crate) fn forget_payload(&mut self, lease: LeaseId) {
+        if let Some(entry) = self.entries.get_mut(&lease) {
+            entry.payload = None;
+        }
+    }
+
+    /// Whether any byte has gone out since the handoff; none: no witness.
+    pub(crate) fn written(&self, lease: LeaseId) -> Option<bool> {
+        let entry = self.entries.get(&lease)?;
+        let now = fdpass::tcp_written(entry.client.as_ref()?.as_fd())?;
+        Some(now != entry.written_before?)
+    }
+
+    /// Ends a lease: its dup, if we still have it, and when it was received.
+    pub(crate) fn remove(&mut self, lease: LeaseId) -> Option<(Option<OwnedFd>, Instant)> {
+        let entry = self.entries.remove(&lease)?;
+        self.fds -= usize::from(entry.client.is_some());
+        Some((entry.client, entry.received_at))
+    }
+
+    fn drop_oldest_dup(&mut self) -> Option<LeaseId> {
+        let mut later = self.entries.range_mut((Bound::Included(self.oldest_dup), Bound::Unbounded));
+        let (lease, entry) = later.find(|(_, entry)| entry.payload.is_none() && entry.client.is_some())?;
+        entry.client = None;
+        self.fds -= 1;
+        self.oldest_dup = *lease;
+        Some(*lease)
+    }
+}
+
+impl Message {
+    /// Small messages travel inline; large ones, and all of it, in a memfd.
+    fn new(message: Vec<u8>, memfd: Option<(OwnedFd, u32)>, truncated: bool) -> Self {
+        if truncated {
+            return Self { inline: Vec::new(), memfd: None, truncated };
+        }
+        if message.len() <= INLINE_BYTES_MAX {
+            return Self { inline: message, memfd, truncated };
+        }
+        match (memfd, u32::try_from(message.len()), memfd::seal(&message)) {
+            (None, Ok(bytes), Ok(sealed)) => {
+                Self { inline: Vec::new(), memfd: Some((sealed, bytes)), truncated }
+            }
+            // An envelope of more than 64 KiB, or no memory for a memfd: the client is told that it is too large.
+            _ => Self { inline: Vec::new(), memfd: None, truncated: true },
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::net::UnixStream;
+
+    fn handoff(message: &[u8]) -> Handoff {
+        let client = UnixStream::pair().unwrap().0.into();
+        Handoff { client, message: message.to_vec(), memfd: None, truncated: false }
+    }
+
+    #[test]
+    fn a_large_payload_travels_in_a_sealed_memfd_and_a_small_one_inline() {
+        let mut dispatcher = Dispatcher::new(1, 10);
+        let (small, _) = dispatcher.admit(handoff(b"{}"), Instant::now());
+        let (large, _) = dispatcher.admit(handoff(&vec![b' '; INLINE_BYTES_MAX + 1]), Instant::now());
+        assert_eq!(dispatcher.handoff(small, 0).unwrap().1.len(), 1);
+        let (message, fds) = dispatcher.handoff(large, 0).unwrap();
+        assert_eq!(memfd::sealed_bytes(fds[1]), Some(INLINE_BYTES_MAX as u64 + 1));
+        assert!(matches!(message, ToWorker::Handoff(HandoffMessage { memfd_bytes: Some(_), .. })));
+    }
+
+    #[test]
+    fn over_the_budget_the_oldest_committed_lease_loses_its_dup_and_an_uncommitted_one_never() {
+        let mut dispatcher = Dispatcher::new(1, 2);
+        let (first, _) = dispatcher.admit(handoff(b"{}"), Instant::now());
+        let (second, _) = dispatcher.admit(handoff(b"{}"), Instant::now());
+        dispatcher.forget_payload(second);
+        let (third, dropped) = dispatcher.admit(handoff(b"{}"), Instant::now());
+        assert_eq!(dropped, Some(second));
+        assert!(dispatcher.epitaph(second, Format::Text).is_none());
+        let (_, dropped) = dispatcher.admit(handoff(b"{}"), Instant::now());
+        assert_eq!(dropped, None);
+        assert!(dispatcher.handoff(first, 0).is_some() && dispatcher.handoff(third, 0).is_some());
+    }
+}

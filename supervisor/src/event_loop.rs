@@ -1,0 +1,572 @@
+//! The loop: it performs, and decides nothing. In: signals, messages, deaths, handoffs, questions, time.
+//! Out: what the fleet says.
+//!
+//! Never: waits for anything but an event; every call here returns at once.
+
+use std::collections::BTreeMap;
+use std::future::poll_fn;
+use std::io::Write;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use handoff_config::Config;
+use handoff_shared::channel::ReceiveError;
+use handoff_shared::ids::{Generation, SlotId, WorkerId};
+use handoff_shared::limits::{AWAY_AFTER, SHED_PER_SECOND};
+use handoff_shared::log::Log;
+use handoff_shared::message::{PROTOCOL_VERSION, ToSupervisor, ToWorker};
+use nix::sys::wait::WaitStatus;
+use tokio::sync::mpsc;
+use tokio::time::Sleep;
+
+use crate::admin::{Answer, Question, Topic};
+use crate::capacity::Capacity;
+use crate::dispatcher::Dispatcher;
+use crate::fleet::{Action, Cause, Event, Exit, Fleet, Intake, Policy, RollResult};
+use crate::generation::Recipe;
+use crate::link::{Link, Outgoing};
+use crate::listener::{Accepted, Arrival, BURST, Listener, Rejection};
+use crate::metrics::Metrics;
+use crate::notify::Notify;
+use crate::refusal::Refused;
+use crate::signals::{Signal, Signals};
+use crate::status;
+
+/// The loop turns at least this often, so that a pause of ours is noticed.
+const PULSE: Duration = Duration::from_millis(500);
+/// How often refused clients are looked at, and how often the shedding budget grows.
+const SWEEP: Duration = Duration::from_millis(100);
+
+/// What `main` has made ready.
+pub(crate) struct Parts {
+    pub(crate) recipe: Recipe,
+    pub(crate) reload: Box<dyn Fn() -> Result<Recipe, String>>,
+    pub(crate) fd_limit: u64,
+    pub(crate) capacity: Capacity,
+    pub(crate) start_number: u32,
+    pub(crate) listener: Listener,
+    pub(crate) signals: Signals,
+    pub(crate) questions: Option<mpsc::Receiver<Question>>,
+    pub(crate) metrics: Metrics,
+    pub(crate) notify: Notify,
+    pub(crate) log: Log,
+}
+
+/// Everything that the loop holds.
+pub(crate) struct EventLoop {
+    fleet: Fleet,
+    dispatcher: Dispatcher,
+    links: BTreeMap<WorkerId, Link>,
+    /// Processes that could not be made; the fleet is told in the next turn.
+    stillborn: Vec<WorkerId>,
+    refused: Refused,
+    recipes: BTreeMap<Generation, Recipe>,
+    newest: Generation,
+    pub(crate) started_at: Instant,
+    turned_at: Instant,
+    swept_at: Instant,
+    shed_budget: u32,
+    timer: Pin<Box<Sleep>>,
+    told: String,
+    is_ready: bool,
+    pub(crate) last_reload: Option<String>,
+    exit: bool,
+    parts: Parts,
+}
+
+impl EventLoop {
+    pub(crate) fn new(parts: Parts) -> Self {
+        let now = Instant::now();
+        let policy = policy(&parts.recipe.config, &parts.capacity);
+        let seed = u64::from(parts.start_number);
+        Self {
+            fleet: Fleet::new(now, policy, seed),
+            dispatcher: Dispatcher::new(parts.start_number, parts.capacity.dups_max),
+            links: BTreeMap::new(),
+            stillborn: Vec::new(),
+            refused: Refused::new(parts.capacity.refused_max),
+            recipes: BTreeMap::from([(Generation::FIRST, parts.recipe.clone())]),
+            newest: Generation::FIRST,
+            started_at: now,
+            turned_at: now,
+            swept_at: now,
+            shed_budget: 0,
+            timer: Box::pin(tokio::time::sleep(PULSE)),
+            told: String::new(),
+            is_ready: false,
+            last_reload: None,
+            exit: false,
+            parts,
+        }
+    }
+
+    /// Turns until the fleet says that everything is over.
+    pub(crate) async fn run(mut self) {
+        self.tell(Event::Start);
+        poll_fn(|cx| self.turn(cx)).await;
+        self.parts.listener.close();
+        let summary = self.parts.metrics.summary();
+        tracing::info!(
+            streams = summary.started,
+            completed = summary.completed,
+            failed = summary.failed,
+            "stopped"
+        );
+        if self.parts.recipe.config.benchmark == handoff_config::Benchmark::On {
+            let _ = writeln!(std::io::stdout(), "{summary}");
+        }
+    }
+
+    /// Looks at everything once. Deadlines come last: nobody is late whose words we have not read.
+    fn turn(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let now = Instant::now();
+        let was_away = now.duration_since(self.turned_at) > PULSE + AWAY_AFTER;
+        self.turned_at = now;
+        let mut busy = self.poll_signals(cx);
+        busy |= self.poll_workers(cx);
+        busy |= self.poll_arrivals(cx);
+        busy |= self.poll_listener(cx, now);
+        self.answer_questions(cx, now);
+        if was_away {
+            tracing::warn!("the supervisor was away; deadlines start again");
+            self.hear_everybody();
+            self.tell(Event::Away);
+        }
+        if self.fleet.next_deadline().is_some_and(|deadline| deadline <= now) {
+            self.hear_everybody();
+            self.tell(Event::Tick);
+        }
+        self.sweep(now);
+        self.flush(cx);
+        self.show(now);
+        if self.exit {
+            return Poll::Ready(());
+        }
+        if busy || !self.stillborn.is_empty() {
+            cx.waker().wake_by_ref();
+        }
+        self.sleep(cx, now);
+        Poll::Pending
+    }
+
+    fn tell(&mut self, event: Event) {
+        self.fleet.handle(Instant::now(), event);
+        while let Some(action) = self.fleet.poll_action() {
+            self.perform(action);
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Spawn { worker, slot, generation, cause } => self.spawn(worker, slot, generation, cause),
+            Action::Lend { lease, worker, attempt } => {
+                if attempt > 0 {
+                    self.parts.metrics.redispatched();
+                    tracing::info!(%lease, attempt, "handoff goes to another worker");
+                }
+                self.push(worker, Outgoing::Lend { lease, attempt });
+            }
+            Action::LendEpitaph { lease, worker, format } => {
+                self.parts.metrics.epitaph();
+                self.push(worker, Outgoing::Epitaph { lease, format });
+            }
+            Action::ForgetPayload { lease } => self.dispatcher.forget_payload(lease),
+            Action::Refuse { lease, refusal } => {
+                self.parts.metrics.refused(refusal);
+                if let Some((Some(client), _)) = self.dispatcher.remove(lease) {
+                    self.refused.answer(Instant::now(), client, refusal);
+                }
+            }
+            Action::Close { lease, ending } => {
+                self.parts.metrics.ended(ending);
+                self.dispatcher.remove(lease);
+            }
+            Action::Drain { worker, remaining } => {
+                let remaining_ms = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX);
+                self.push(worker, Outgoing::Message(ToWorker::Drain { remaining_ms }));
+            }
+            Action::Kill { worker, cause } => self.kill(worker, cause),
+            Action::Load => self.load(),
+            Action::RollEnded { generation, result } => self.end_roll(generation, result),
+            Action::Exit => self.exit = true,
+        }
+    }
+
+    fn push(&mut self, worker: WorkerId, outgoing: Outgoing) {
+        if let Some(link) = self.links.get_mut(&worker) {
+            link.push(outgoing);
+        }
+    }
+
+    fn spawn(&mut self, worker: WorkerId, slot: SlotId, generation: Generation, cause: Cause) {
+        self.parts.metrics.spawned(slot, cause);
+        let spawned = match self.recipes.get(&generation) {
+            Some(recipe) => Link::spawn(recipe, slot, generation),
+            None => Err(std::io::Error::from(std::io::ErrorKind::NotFound)),
+        };
+        match spawned {
+            Ok(link) => {
+                tracing::info!(%slot, %generation, pid = link.pid, ?cause, "worker started");
+                self.links.insert(worker, link);
+            }
+            Err(error) => {
+                tracing::error!(%slot, %generation, %error, "worker cannot be started");
+                self.stillborn.push(worker);
+            }
+        }
+    }
+
+    fn kill(&mut self, worker: WorkerId, cause: Cause) {
+        match self.links.get(&worker) {
+            Some(link) => {
+                tracing::warn!(slot = %link.slot, pid = link.pid, ?cause, "worker is killed");
+                link.kill();
+            }
+            None => self.stillborn.push(worker),
+        }
+    }
+
+    fn load(&mut self) {
+        match (self.parts.reload)() {
+            Ok(recipe) => {
+                let generation = self.newest.next();
+                self.newest = generation;
+                let capacity = Capacity::of(&recipe.config, self.parts.fd_limit);
+                capacity.log(&recipe.config, self.parts.fd_limit);
+                let policy = Box::new(policy(&recipe.config, &capacity));
+                tracing::info!(%generation, "configuration is valid; rolling");
+                self.recipes.insert(generation, recipe);
+                self.tell(Event::Loaded { generation, policy });
+            }
+            Err(error) => {
+                tracing::error!(%error, "reload refused; the old generation stays");
+                self.parts.metrics.reloaded("refused");
+                self.last_reload = Some(format!("refused: {error}"));
+                self.tell(Event::LoadRefused);
+            }
+        }
+    }
+
+    fn end_roll(&mut self, generation: Generation, result: RollResult) {
+        let word = match result {
+            RollResult::Done => "done",
+            RollResult::CannotStart => "cannot_start",
+            RollResult::Superseded => "superseded",
+            RollResult::Stopped => "stopped",
+        };
+        self.parts.metrics.reloaded(word);
+        self.last_reload = Some(format!("generation {generation}: {word}"));
+        match result {
+            RollResult::Done => {
+                tracing::info!(%generation, "roll ended: every slot has the new generation");
+                self.settle(generation);
+            }
+            RollResult::Superseded | RollResult::Stopped => {
+                tracing::info!(%generation, result = word, "roll ended");
+            }
+            RollResult::CannotStart => {
+                tracing::error!(%generation, "no worker of the new generation could start; the old one stays");
+            }
+        }
+    }
+
+    /// The new configuration holds for the supervisor too, as far as it can change while it runs.
+    fn settle(&mut self, generation: Generation) {
+        let Some(recipe) = self.recipes.get(&generation).cloned() else { return };
+        let (old, new) = (&self.parts.recipe.config, &recipe.config);
+        let fixed = [
+            ("server.socket_path", old.server.socket_path != new.server.socket_path),
+            ("server.stream_socket_path", old.server.stream_socket_path != new.server.stream_socket_path),
+            ("metrics.listen_addr", old.metrics != new.metrics),
+            ("logging (of the supervisor)", old.logging != new.logging),
+        ];
+        for (key, _) in fixed.into_iter().filter(|(_, differs)| *differs) {
+            tracing::warn!(key, "this change takes effect at the next restart");
+        }
+        self.parts.listener.configure(&new.server);
+        self.parts.recipe = recipe;
+    }
+
+    fn poll_signals(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut any = false;
+        while let Poll::Ready(signal) = self.parts.signals.poll(cx) {
+            any = true;
+            match signal {
+                Signal::Stop if self.fleet.report(self.turned_at).stopping => {
+                    tracing::warn!("second signal: ending at once");
+                    self.tell(Event::StopNow);
+                }
+                Signal::Stop => self.stop(),
+                Signal::Reload => self.tell(Event::Reload),
+                Signal::Show => {
+                    let status = self.status(Instant::now());
+                    let text = serde_json::to_string(&status).unwrap_or_default();
+                    tracing::info!(status = %text, "fleet");
+                }
+            }
+        }
+        any
+    }
+
+    fn stop(&mut self) {
+        let timeout = self.parts.recipe.config.server.shutdown_timeout;
+        tracing::info!(timeout_secs = timeout.as_secs_f64(), "stopping: streams may finish");
+        self.parts.notify.stopping();
+        self.parts.listener.close();
+        self.tell(Event::Stop { deadline: Instant::now() + timeout });
+    }
+
+    fn poll_workers(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut any = false;
+        for worker in std::mem::take(&mut self.stillborn) {
+            any = true;
+            self.tell(Event::Dead { worker, exit: Exit::Crashed, written: BTreeMap::new() });
+        }
+        for worker in self.links.keys().copied().collect::<Vec<_>>() {
+            while let Some(Poll::Ready(message)) =
+                self.links.get_mut(&worker).map(|link| link.poll_message(cx))
+            {
+                any = true;
+                self.hear(worker, message);
+            }
+            if let Some(Poll::Ready(status)) = self.links.get_mut(&worker).map(|link| link.poll_death(cx)) {
+                any = true;
+                self.bury(worker, status);
+            }
+        }
+        any
+    }
+
+    /// Reads every channel dry, whatever the runtime knows of it.
+    fn hear_everybody(&mut self) {
+        for worker in self.links.keys().copied().collect::<Vec<_>>() {
+            self.hear_out(worker);
+        }
+    }
+
+    fn hear_out(&mut self, worker: WorkerId) {
+        while let Some(message) = self.links.get_mut(&worker).and_then(Link::try_message) {
+            self.hear(worker, message);
+        }
+    }
+
+    fn hear(&mut self, worker: WorkerId, message: Result<ToSupervisor, ReceiveError>) {
+        match message {
+            Ok(ToSupervisor::Ready { protocol_version: PROTOCOL_VERSION, .. }) => {
+                self.tell(Event::Ready { worker })
+            }
+            Ok(ToSupervisor::Ready { protocol_version, build }) => {
+                tracing::error!(protocol_version, build, "worker speaks another protocol version");
+                self.tell(Event::Misbehaved { worker });
+            }
+            Ok(ToSupervisor::Taken { leases }) => self.tell(Event::Taken { worker, leases }),
+            Ok(ToSupervisor::Committed { lease, format }) => {
+                self.tell(Event::Committed { worker, lease, format })
+            }
+            Ok(ToSupervisor::Released { endings }) => {
+                for ending in endings {
+                    self.tell(Event::Released { worker, lease: ending.lease, outcome: ending.outcome });
+                }
+            }
+            Ok(ToSupervisor::Snapshot(snapshot)) => {
+                let (rss_bytes, draining) = (snapshot.rss_bytes, snapshot.draining);
+                self.parts.metrics.snapshot(worker, *snapshot);
+                self.tell(Event::Beat { worker, rss_bytes, draining });
+            }
+            Ok(ToSupervisor::Held(_)) => {
+                tracing::error!("worker answers a Resync that was never sent");
+                self.tell(Event::Misbehaved { worker });
+            }
+            Err(ReceiveError::Closed) => self.tell(Event::Closed { worker }),
+            Err(error) => {
+                tracing::error!(%error, "worker broke the protocol");
+                self.tell(Event::Misbehaved { worker });
+            }
+        }
+    }
+
+    /// Dead for sure: its last words first, then its leases.
+    fn bury(&mut self, worker: WorkerId, status: WaitStatus) {
+        self.hear_out(worker);
+        let Some(link) = self.links.remove(&worker) else { return };
+        let exit = match status {
+            WaitStatus::Exited(_, 0) => Exit::Clean,
+            _ => Exit::Crashed,
+        };
+        match exit {
+            Exit::Clean => {
+                tracing::info!(slot = %link.slot, generation = %link.generation, pid = link.pid, "worker ended")
+            }
+            Exit::Crashed => {
+                tracing::warn!(slot = %link.slot, generation = %link.generation, pid = link.pid, ?status, "worker died")
+            }
+        }
+        let held = self.fleet.held_by(worker);
+        let written =
+            held.into_iter().filter_map(|lease| Some((lease, self.dispatcher.written(lease)?))).collect();
+        self.parts.metrics.bury(worker);
+        self.tell(Event::Dead { worker, exit, written });
+        self.recipes.retain(|generation, _| {
+            self.fleet.is_generation_in_use(*generation) || *generation == self.newest
+        });
+    }
+
+    fn poll_arrivals(&mut self, cx: &mut Context<'_>) -> bool {
+        let mut any = false;
+        while let Poll::Ready(arrival) = self.parts.listener.poll_arrival(cx) {
+            any = true;
+            self.receive(arrival);
+        }
+        any
+    }
+
+    fn poll_listener(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        for _ in 0..BURST {
+            match self.fleet.intake(now) {
+                Intake::Hold | Intake::Closed => return false,
+                Intake::Shed if self.shed_budget == 0 => return false,
+                Intake::Shed => self.shed_budget -= 1,
+                Intake::Open => {}
+            }
+            match self.parts.listener.poll_accept(cx, now) {
+                Accepted::Nobody => return false,
+                Accepted::Silent => self.parts.metrics.connected(),
+                Accepted::Arrived(arrival) => {
+                    self.parts.metrics.connected();
+                    self.receive(arrival);
+                }
+                Accepted::ShortOfFds => {
+                    self.parts.metrics.short_of_fds();
+                    return false;
+                }
+            }
+        }
+        true
+    }
+
+    fn receive(&mut self, arrival: Arrival) {
+        match arrival.result {
+            Ok(handoff) => {
+                self.parts.metrics.received(arrival.accepted_at.elapsed());
+                let (lease, dropped) = self.dispatcher.admit(handoff, arrival.accepted_at);
+                if let Some(lease) = dropped {
+                    self.parts.metrics.dup_dropped();
+                    self.tell(Event::FdDropped { lease });
+                }
+                self.tell(Event::Received { lease });
+            }
+            Err(rejection) => {
+                self.parts.metrics.rejected(&rejection);
+                match rejection {
+                    Rejection::Aborted | Rejection::Timeout | Rejection::Evicted => {
+                        tracing::debug!(reason = %rejection, "connection without a handoff");
+                    }
+                    Rejection::Forbidden { .. }
+                    | Rejection::NoFd { .. }
+                    | Rejection::BadFd(_)
+                    | Rejection::FdLost
+                    | Rejection::Io(_) => tracing::warn!(reason = %rejection, "handoff rejected"),
+                }
+            }
+        }
+    }
+
+    fn answer_questions(&mut self, cx: &mut Context<'_>, now: Instant) {
+        while let Some(Poll::Ready(Some(question))) =
+            self.parts.questions.as_mut().map(|asked| asked.poll_recv(cx))
+        {
+            let _ = question.reply.send(self.answer(question.topic, now));
+        }
+    }
+
+    fn answer(&self, topic: Topic, now: Instant) -> Answer {
+        const TEXT: &str = "text/plain; charset=utf-8";
+        match topic {
+            Topic::Health => Answer { ok: true, content_type: TEXT, body: "OK\n".to_owned() },
+            Topic::Ready => {
+                let state = status::state(&self.fleet.report(now));
+                let ok = state == status::READY;
+                Answer { ok, content_type: TEXT, body: format!("{state}\n") }
+            }
+            Topic::Metrics => {
+                let body = self.parts.metrics.render(&self.fleet.report(now), self.parts.log.lines_dropped());
+                Answer { ok: true, content_type: "text/plain; version=0.0.4; charset=utf-8", body }
+            }
+            Topic::Status => {
+                let body = serde_json::to_string_pretty(&self.status(now)).unwrap_or_default();
+                Answer { ok: true, content_type: "application/json", body: body + "\n" }
+            }
+        }
+    }
+
+    fn status(&self, now: Instant) -> handoff_shared::status::Status {
+        let pid = |worker| self.links.get(&worker).map(|link| link.pid);
+        status::status(&self.fleet.report(now), self.started_at, now, self.last_reload.clone(), pid)
+    }
+
+    fn sweep(&mut self, now: Instant) {
+        if now.duration_since(self.swept_at) >= SWEEP {
+            self.swept_at = now;
+            self.refused.sweep(now);
+            self.shed_budget = SHED_PER_SECOND / 10;
+        }
+    }
+
+    fn flush(&mut self, cx: &mut Context<'_>) {
+        for link in self.links.values_mut() {
+            while link.flush(&self.dispatcher) {
+                self.parts.metrics.channel_full();
+                if !link.poll_writable(cx) {
+                    break;
+                }
+            }
+        }
+    }
+
+    /// Metrics, and systemd, when there is news.
+    fn show(&mut self, now: Instant) {
+        let report = self.fleet.report(now);
+        self.parts.metrics.load(report.leases, report.leases - report.leases_queued);
+        let state = status::state(&report);
+        if state == status::READY && !self.is_ready {
+            self.is_ready = true;
+            tracing::info!(workers = report.ready, "ready");
+            self.parts.notify.ready();
+        }
+        let text = status::line(&report);
+        if text != self.told {
+            self.parts.notify.status(text.clone());
+            self.told = text;
+        }
+    }
+
+    fn sleep(&mut self, cx: &mut Context<'_>, now: Instant) {
+        let mut until = now + PULSE;
+        let swept = self.refused.next_deadline().map(|_| self.swept_at + SWEEP);
+        let shed = self.fleet.shed_at().map(|shed_at| shed_at.max(self.swept_at + SWEEP));
+        let deadlines = [self.fleet.next_deadline(), self.parts.listener.paused_until(), swept, shed];
+        for deadline in deadlines.into_iter().flatten() {
+            until = until.min(deadline);
+        }
+        self.timer.as_mut().reset(until.into());
+        if Future::poll(self.timer.as_mut(), cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+    }
+}
+
+/// What a configuration says about the fleet.
+fn policy(config: &Config, capacity: &Capacity) -> Policy {
+    Policy {
+        slots: config.workers.count.get(),
+        leases_max: capacity.leases_max,
+        leases_per_worker_max: capacity.leases_per_worker_max,
+        queue_timeout: config.server.queue_timeout,
+        redispatch_max: config.server.redispatch_max,
+        drain_timeout: config.workers.drain_timeout,
+        age_max: config.workers.age_max,
+        streams_max: config.workers.streams_max.map(Into::into),
+        rss_max_bytes: config.workers.rss_max_bytes.map(Into::into),
+    }
+}

@@ -1,0 +1,139 @@
+//! How soon a dead worker is replaced: a crash loop backs off, a single crash does not wait.
+
+use std::time::{Duration, Instant};
+
+use super::workers::Occupant;
+use super::{Cause, Fleet};
+
+/// A worker that dies within this time after Ready counts as one that could not start.
+const EARLY: Duration = Duration::from_secs(1);
+const FIRST_DELAY: Duration = Duration::from_millis(100);
+const LONGEST_DELAY: Duration = Duration::from_secs(30);
+/// How fast immediate respawns come back.
+const TOKEN_EVERY: Duration = Duration::from_secs(1);
+
+/// Immediate respawns that are left, and the chance that spreads delays.
+#[derive(Debug)]
+pub(super) struct Respawns {
+    tokens: u32,
+    tokens_max: u32,
+    refilled_at: Instant,
+    random: u64,
+}
+
+impl Respawns {
+    pub(super) fn new(now: Instant, slots: u16, seed: u64) -> Self {
+        let tokens_max = Self::tokens_max(slots);
+        Self { tokens: tokens_max, tokens_max, refilled_at: now, random: seed | 1 }
+    }
+
+    /// The number of slots has changed.
+    pub(super) fn resize(&mut self, slots: u16) {
+        self.tokens_max = Self::tokens_max(slots);
+        self.tokens = self.tokens.min(self.tokens_max);
+    }
+
+    fn tokens_max(slots: u16) -> u32 {
+        3 * u32::from(slots) + 2
+    }
+
+    fn take(&mut self, now: Instant) -> bool {
+        while self.tokens < self.tokens_max && now.duration_since(self.refilled_at) >= TOKEN_EVERY {
+            self.tokens += 1;
+            self.refilled_at += TOKEN_EVERY;
+        }
+        if self.tokens == self.tokens_max {
+            self.refilled_at = now;
+        }
+        let taken = self.tokens > 0;
+        self.tokens -= u32::from(taken);
+        taken
+    }
+
+    /// 100 ms, 200 ms, … 30 s, each ± 20 %.
+    pub(super) fn delay(&mut self, deaths: u32) -> Duration {
+        let doubled = FIRST_DELAY.saturating_mul(1 << deaths.saturating_sub(1).min(16));
+        // xorshift64: spreads, and is the same for the same seed.
+        self.random ^= self.random << 13;
+        self.random ^= self.random >> 7;
+        self.random ^= self.random << 17;
+        let percent = 80 + u32::try_from(self.random % 41).unwrap_or(0);
+        doubled.min(LONGEST_DELAY) * percent / 100
+    }
+}
+
+impl Fleet {
+    /// A slot has lost its current worker.
+    pub(super) fn refill(&mut self, now: Instant, index: usize, ready_at: Option<Instant>, cause: Cause) {
+        let delay = self.delay_after(now, index, ready_at);
+        let successor = self.slots[index].successor;
+        if self.is_of_active_generation(successor) {
+            // What would be spawned here is on its way.
+            self.slots[index].occupant = successor.map_or(Occupant::Nobody, Occupant::Worker);
+            self.slots[index].successor = None;
+            return;
+        }
+        match delay {
+            Some(delay) => self.slots[index].occupant = Occupant::Backoff { until: now + delay, cause },
+            None => self.fill(now, index, cause),
+        }
+    }
+
+    fn fill(&mut self, now: Instant, index: usize, cause: Cause) {
+        self.slots[index].occupant = match self.is_surplus(index) {
+            true => Occupant::Nobody,
+            false => Occupant::Worker(self.spawn(now, index, self.generation, cause)),
+        };
+    }
+
+    /// How long nothing is started in the slot of a dead worker; none: not at all.
+    pub(super) fn delay_after(
+        &mut self,
+        now: Instant,
+        index: usize,
+        ready_at: Option<Instant>,
+    ) -> Option<Duration> {
+        let early = ready_at.is_none_or(|ready_at| now.duration_since(ready_at) < EARLY);
+        let slot = &mut self.slots[index];
+        if early {
+            slot.early_deaths = slot.early_deaths.saturating_add(1);
+            return Some(self.respawns.delay(slot.early_deaths));
+        }
+        slot.early_deaths = 0;
+        (!self.respawns.take(now)).then(|| self.respawns.delay(1))
+    }
+
+    pub(super) fn expire_backoffs(&mut self, now: Instant) {
+        for index in 0..self.slots.len() {
+            let slot = &mut self.slots[index];
+            slot.successor_after = slot.successor_after.filter(|after| now < *after);
+            match slot.occupant {
+                Occupant::Backoff { until, cause } if until <= now => self.fill(now, index, cause),
+                Occupant::Backoff { .. } | Occupant::Nobody | Occupant::Worker(_) => {}
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_crash_loop_waits_ever_longer_up_to_a_bound() {
+        let mut respawns = Respawns::new(Instant::now(), 2, 7);
+        let delays: Vec<Duration> = (1..=40).map(|deaths| respawns.delay(deaths)).collect();
+        assert!(delays[0] >= FIRST_DELAY * 80 / 100 && delays[0] <= FIRST_DELAY * 120 / 100);
+        assert!(delays.iter().all(|delay| *delay <= LONGEST_DELAY * 120 / 100));
+        assert!(delays[20] >= LONGEST_DELAY * 80 / 100);
+    }
+
+    #[test]
+    fn immediate_respawns_run_out_and_come_back() {
+        let start = Instant::now();
+        let mut respawns = Respawns::new(start, 1, 7);
+        assert_eq!((0..20).filter(|_| respawns.take(start)).count(), 5);
+        assert!(respawns.take(start + TOKEN_EVERY));
+        assert!(!respawns.take(start + TOKEN_EVERY));
+    }
+}

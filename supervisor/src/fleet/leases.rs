@@ -1,0 +1,314 @@
+//! Leases: each is queued, or held by exactly one worker, and ends exactly once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Instant;
+
+use handoff_shared::ids::{LeaseId, WorkerId};
+use handoff_shared::limits::{CREDITS_PER_WORKER, TAKE_TIMEOUT};
+use handoff_shared::message::{Format, Outcome};
+
+use super::{Action, Cause, Fleet, LeaseEnding, Refusal};
+
+/// All live leases, and the queue of those that no process holds.
+#[derive(Debug, Default)]
+pub(super) struct Leases {
+    live: BTreeMap<LeaseId, Lease>,
+    /// Whose deadline comes first is served first.
+    queue: BTreeSet<(Instant, LeaseId)>,
+}
+
+#[derive(Debug)]
+struct Lease {
+    place: Place,
+    work: Work,
+    /// How many workers it was given to.
+    attempts: u8,
+    /// We still have a dup of the client's fd.
+    has_fd: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// Nobody holds it. Its deadline runs only here.
+    Queued,
+    /// Sent to a worker that has not said that it has it.
+    Sent { to: WorkerId },
+    /// Owned by a worker; no byte can be out.
+    Taken { by: WorkerId },
+    /// Owned by a worker; bytes may be out.
+    Committed { by: WorkerId, format: Format },
+}
+
+/// What is to be done for the client.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    Serve,
+    Epitaph(Format),
+}
+
+impl Leases {
+    pub(super) fn len(&self) -> usize {
+        self.live.len()
+    }
+
+    pub(super) fn queued(&self) -> usize {
+        self.queue.len()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.live.is_empty()
+    }
+
+    pub(super) fn next_deadline(&self) -> Option<Instant> {
+        self.queue.first().map(|(deadline, _)| *deadline)
+    }
+
+    pub(super) fn forgive(&mut self, deadline: Instant) {
+        for (_, id) in std::mem::take(&mut self.queue) {
+            self.enqueue(id, deadline);
+        }
+    }
+
+    fn enqueue(&mut self, id: LeaseId, deadline: Instant) {
+        if let Some(lease) = self.live.get_mut(&id) {
+            lease.place = Place::Queued;
+            self.queue.insert((deadline, id));
+        }
+    }
+
+    fn held_by(&self, worker: WorkerId) -> Vec<LeaseId> {
+        self.live
+            .iter()
+            .filter(|(_, lease)| lease.place.holder() == Some(worker))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// For the simulator: who holds what.
+    #[cfg(test)]
+    pub(super) fn holders(&self) -> impl Iterator<Item = (LeaseId, Option<WorkerId>)> {
+        self.live.iter().map(|(id, lease)| (*id, lease.place.holder()))
+    }
+}
+
+impl Place {
+    fn holder(self) -> Option<WorkerId> {
+        match self {
+            Self::Queued => None,
+            Self::Sent { to } => Some(to),
+            Self::Taken { by } | Self::Committed { by, .. } => Some(by),
+        }
+    }
+}
+
+impl Fleet {
+    /// The leases that this worker holds, or was sent.
+    pub(crate) fn held_by(&self, worker: WorkerId) -> Vec<LeaseId> {
+        self.leases.held_by(worker)
+    }
+
+    pub(super) fn is_full(&self) -> bool {
+        self.leases.len() >= self.policy.leases_max as usize
+    }
+
+    pub(super) fn receive(&mut self, now: Instant, lease: LeaseId) {
+        let shed =
+            self.no_credit_since.is_some_and(|since| now.duration_since(since) >= self.policy.queue_timeout);
+        let refusal = match () {
+            () if self.stopping.is_some() => Some(Refusal::ShuttingDown),
+            () if self.is_full() => Some(Refusal::Full),
+            () if shed => Some(Refusal::NoWorker),
+            () => None,
+        };
+        if let Some(refusal) = refusal {
+            self.actions.push_back(Action::Refuse { lease, refusal });
+            return;
+        }
+        let fresh = Lease { place: Place::Queued, work: Work::Serve, attempts: 0, has_fd: true };
+        let known = self.leases.live.insert(lease, fresh);
+        assert!(known.is_none(), "a lease id is used once");
+        self.leases.enqueue(lease, now + self.policy.queue_timeout);
+    }
+
+    /// Our dup of the client's fd is gone. Who holds the lease has its own; an epitaph that still waits has
+    /// nothing left to be written to.
+    pub(super) fn drop_fd(&mut self, id: LeaseId) {
+        let Some(lease) = self.leases.live.get_mut(&id) else { return };
+        lease.has_fd = false;
+        match (lease.place, lease.work) {
+            (Place::Queued, Work::Epitaph(_)) => {
+                self.leases.queue.retain(|(_, queued)| *queued != id);
+                self.lose(id);
+            }
+            (Place::Queued | Place::Sent { .. } | Place::Taken { .. } | Place::Committed { .. }, _) => {}
+        }
+    }
+
+    /// Lends what is queued, as far as there are free places.
+    pub(super) fn place(&mut self, now: Instant) {
+        while !self.leases.queue.is_empty() {
+            let Some(worker) = self.least_loaded() else { break };
+            let Some((_, lease)) = self.leases.queue.pop_first() else { break };
+            self.lend(now, lease, worker);
+        }
+        match self.leases.queue.is_empty() && self.least_loaded().is_some() {
+            true => self.no_credit_since = None,
+            false => self.no_credit_since = Some(self.no_credit_since.unwrap_or(now)),
+        }
+    }
+
+    /// The Ready worker with the fewest leases that may have another one; among equals, the one whose slot was
+    /// used the longest time ago.
+    fn least_loaded(&self) -> Option<WorkerId> {
+        let candidates = self.slots.iter().filter_map(|slot| {
+            let id = slot.current()?;
+            let worker = self.workers.get(&id)?;
+            let has_credit = worker.untaken.len() < CREDITS_PER_WORKER as usize
+                && worker.load < self.policy.leases_per_worker_max;
+            (worker.is_ready() && has_credit).then_some((worker.load, slot.last_used, id))
+        });
+        candidates.min().map(|(_, _, id)| id)
+    }
+
+    fn lend(&mut self, now: Instant, id: LeaseId, to: WorkerId) {
+        let (Some(lease), Some(worker)) = (self.leases.live.get_mut(&id), self.workers.get_mut(&to)) else {
+            return;
+        };
+        worker.load += 1;
+        worker.lent += 1;
+        worker.untaken.push_back((id, now + TAKE_TIMEOUT));
+        let slot = worker.slot;
+        lease.place = Place::Sent { to };
+        self.actions.push_back(match lease.work {
+            Work::Serve => Action::Lend { lease: id, worker: to, attempt: lease.attempts },
+            Work::Epitaph(format) => Action::LendEpitaph { lease: id, worker: to, format },
+        });
+        lease.attempts = lease.attempts.saturating_add(1);
+        self.mark_used(slot);
+    }
+
+    pub(super) fn take(&mut self, by: WorkerId, leases: &[LeaseId]) {
+        for id in leases {
+            let Some(worker) = self.workers.get_mut(&by) else { return };
+            // Handoffs are taken in the order in which they were sent.
+            let in_order = worker.untaken.front().is_some_and(|(sent, _)| sent == id);
+            match self.leases.live.get_mut(id) {
+                Some(lease) if in_order && lease.place == (Place::Sent { to: by }) => {
+                    worker.untaken.pop_front();
+                    lease.place = Place::Taken { by };
+                }
+                Some(_) | None => return self.kill(by, Cause::Protocol),
+            }
+        }
+    }
+
+    pub(super) fn commit(&mut self, by: WorkerId, id: LeaseId, format: Format) {
+        match self.leases.live.get_mut(&id) {
+            Some(lease) if lease.place == (Place::Taken { by }) && lease.work == Work::Serve => {
+                lease.place = Place::Committed { by, format };
+                self.actions.push_back(Action::ForgetPayload { lease: id });
+            }
+            Some(_) | None => self.kill(by, Cause::Protocol),
+        }
+    }
+
+    pub(super) fn release(&mut self, by: WorkerId, id: LeaseId, outcome: Outcome) {
+        let place = self.leases.live.get(&id).map(|lease| lease.place);
+        match place {
+            Some(Place::Taken { by: holder } | Place::Committed { by: holder, .. }) if holder == by => {
+                self.leases.live.remove(&id);
+                if let Some(worker) = self.workers.get_mut(&by) {
+                    worker.load -= 1;
+                }
+                self.actions.push_back(Action::Close { lease: id, ending: LeaseEnding::Released(outcome) });
+            }
+            Some(_) | None => self.kill(by, Cause::Protocol),
+        }
+    }
+
+    /// What a dead worker held goes back to the queue, or ends. `written` tells, for the leases that have a
+    /// witness, whether any byte went out.
+    pub(super) fn recover(&mut self, now: Instant, dead: WorkerId, written: &BTreeMap<LeaseId, bool>) {
+        let deadline = now + self.policy.queue_timeout;
+        for id in self.leases.held_by(dead) {
+            match self.verdict(id, written.get(&id).copied()) {
+                Verdict::Again(work) => {
+                    if let Some(lease) = self.leases.live.get_mut(&id) {
+                        lease.work = work;
+                    }
+                    if work != Work::Serve {
+                        self.actions.push_back(Action::ForgetPayload { lease: id });
+                    }
+                    self.leases.enqueue(id, deadline);
+                }
+                Verdict::Refuse => self.refuse(id, Refusal::WorkerCrashed),
+                Verdict::Close => self.lose(id),
+            }
+        }
+        if self.stopping.is_some() {
+            self.refuse_queue();
+        }
+    }
+
+    fn verdict(&self, id: LeaseId, written: Option<bool>) -> Verdict {
+        let Some(lease) = self.leases.live.get(&id) else { return Verdict::Close };
+        let committed = match lease.place {
+            Place::Queued | Place::Sent { .. } | Place::Taken { .. } => None,
+            Place::Committed { format, .. } => Some(format),
+        };
+        match (lease.work, committed, written) {
+            (Work::Epitaph(_), _, _) => Verdict::Close,
+            // Announced, but the kernel never saw a byte. The payload is gone: a whole 502 is the best answer.
+            (Work::Serve, Some(_), Some(false)) if lease.has_fd => Verdict::Refuse,
+            (Work::Serve, Some(format), _) if lease.has_fd => Verdict::Again(Work::Epitaph(format)),
+            (Work::Serve, Some(_), _) => Verdict::Close,
+            // Bytes that nobody announced: whoever wrote them, a second answer must not follow them.
+            (Work::Serve, None, Some(true)) => Verdict::Again(Work::Epitaph(Format::default())),
+            (Work::Serve, None, _) if lease.attempts <= self.policy.redispatch_max => {
+                Verdict::Again(Work::Serve)
+            }
+            (Work::Serve, None, _) => Verdict::Refuse,
+        }
+    }
+
+    pub(super) fn expire_queue(&mut self, now: Instant) {
+        while let Some((deadline, id)) = self.leases.queue.pop_first() {
+            if now < deadline {
+                self.leases.queue.insert((deadline, id));
+                break;
+            }
+            self.give_up(id, Refusal::NoWorker);
+        }
+    }
+
+    pub(super) fn refuse_queue(&mut self) {
+        for (_, id) in std::mem::take(&mut self.leases.queue) {
+            self.give_up(id, Refusal::ShuttingDown);
+        }
+    }
+
+    /// Ends a queued lease.
+    fn give_up(&mut self, id: LeaseId, refusal: Refusal) {
+        match self.leases.live.get(&id).map(|lease| lease.work) {
+            Some(Work::Serve) => self.refuse(id, refusal),
+            Some(Work::Epitaph(_)) => self.lose(id),
+            None => {}
+        }
+    }
+
+    fn refuse(&mut self, lease: LeaseId, refusal: Refusal) {
+        self.leases.live.remove(&lease);
+        self.actions.push_back(Action::Refuse { lease, refusal });
+    }
+
+    fn lose(&mut self, lease: LeaseId) {
+        self.leases.live.remove(&lease);
+        self.actions.push_back(Action::Close { lease, ending: LeaseEnding::EpitaphLost });
+    }
+}
+
+enum Verdict {
+    Again(Work),
+    Refuse,
+    Close,
+}

@@ -1,0 +1,212 @@
+//! A simulated worker process. It does what a real one can do, nothing else: it reads its inbox in order, and
+//! what it has written stays readable after its death.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::time::{Duration, Instant};
+
+use handoff_shared::ids::{Generation, LeaseId, SlotId, WorkerId};
+use handoff_shared::limits::{BEAT_INTERVAL, DRAIN_GRACE};
+use handoff_shared::message::{Format, Outcome};
+
+use super::chance::Chance;
+use crate::fleet::{Event, Exit};
+
+/// One process, from spawn until its death is confirmed.
+#[derive(Debug)]
+pub(super) struct Process {
+    pub(super) id: WorkerId,
+    pub(super) slot: SlotId,
+    pub(super) generation: Generation,
+    /// None: it lives.
+    pub(super) exit: Option<Exit>,
+    /// SIGSTOP, or a busy loop, until then.
+    pub(super) frozen_until: Option<Instant>,
+    /// Sends no snapshots.
+    pub(super) mute: bool,
+    /// Takes nothing.
+    pub(super) deaf: bool,
+    /// Does not care for the drain's deadline.
+    pub(super) stubborn: bool,
+    pub(super) rss_bytes: u64,
+    pub(super) ready: bool,
+    pub(super) inbox: VecDeque<Packet>,
+    /// Written, not yet read by the supervisor.
+    pub(super) outbox: VecDeque<Event>,
+    pub(super) sessions: BTreeMap<LeaseId, Session>,
+    /// Takes no more; the deadline to finish by.
+    pub(super) draining: Option<Instant>,
+    pub(super) beat_due: Instant,
+}
+
+/// From the supervisor.
+#[derive(Debug)]
+pub(super) enum Packet {
+    Handoff(LeaseId),
+    Epitaph(LeaseId),
+    Drain(Instant),
+}
+
+/// A client in a worker.
+#[derive(Debug)]
+pub(super) struct Session {
+    pub(super) stage: Stage,
+    commits_at: Option<Instant>,
+    ends_at: Instant,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Stage {
+    Epitaph,
+    Quiet,
+    /// `Committed` is written, the first byte is not.
+    Announced,
+    Streaming,
+}
+
+impl Process {
+    pub(super) fn new(id: WorkerId, slot: SlotId, generation: Generation, now: Instant) -> Self {
+        Self {
+            id,
+            slot,
+            generation,
+            exit: None,
+            frozen_until: None,
+            mute: false,
+            deaf: false,
+            stubborn: false,
+            rss_bytes: 1,
+            ready: false,
+            inbox: VecDeque::new(),
+            outbox: VecDeque::new(),
+            sessions: BTreeMap::new(),
+            draining: None,
+            beat_due: now,
+        }
+    }
+
+    pub(super) fn become_ready(&mut self, now: Instant) {
+        self.ready = true;
+        self.beat_due = now + BEAT_INTERVAL;
+        self.outbox.push_back(Event::Ready { worker: self.id });
+    }
+
+    pub(super) fn die(&mut self, exit: Exit) {
+        self.exit = Some(exit);
+        self.inbox.clear();
+        self.sessions.clear();
+    }
+
+    /// One turn of its loop. Returns the leases whose first byte went out.
+    pub(super) fn turn(&mut self, now: Instant, chance: &mut Chance, hurry: bool) -> Vec<LeaseId> {
+        if !self.ready {
+            return Vec::new();
+        }
+        self.read(now, chance, hurry);
+        let written = self.serve(now, chance);
+        if now >= self.beat_due && !self.mute {
+            self.beat_due = now + BEAT_INTERVAL;
+            let (worker, rss_bytes, draining) = (self.id, self.rss_bytes, self.draining.is_some());
+            self.outbox.push_back(Event::Beat { worker, rss_bytes, draining });
+        }
+        if self.draining.is_some() && self.sessions.is_empty() && self.inbox.is_empty() && !self.stubborn {
+            self.die(Exit::Clean);
+        }
+        written
+    }
+
+    fn read(&mut self, now: Instant, chance: &mut Chance, hurry: bool) {
+        let mut taken = Vec::new();
+        let most = 8 + chance.below(40);
+        for _ in 0..most {
+            if self.deaf {
+                break;
+            }
+            let (lease, stage) = match self.inbox.pop_front() {
+                None => break,
+                Some(Packet::Drain(deadline)) => {
+                    self.draining = Some(self.draining.map_or(deadline, |earlier| earlier.min(deadline)));
+                    continue;
+                }
+                Some(Packet::Handoff(lease)) => (lease, Stage::Quiet),
+                Some(Packet::Epitaph(lease)) => (lease, Stage::Epitaph),
+            };
+            taken.push(lease);
+            let commits_at = (!chance.one_in(8)).then(|| now + chance.millis(0, 300));
+            let longest = if chance.one_in(10) && !hurry { 30_000 } else { 1_500 };
+            let ends_at = commits_at.unwrap_or(now) + chance.millis(0, longest);
+            self.sessions.insert(lease, Session { stage, commits_at, ends_at });
+            if chance.one_in(4) {
+                self.outbox.push_back(Event::Taken { worker: self.id, leases: std::mem::take(&mut taken) });
+            }
+        }
+        if !taken.is_empty() {
+            self.outbox.push_back(Event::Taken { worker: self.id, leases: taken });
+        }
+    }
+
+    fn serve(&mut self, now: Instant, chance: &mut Chance) -> Vec<LeaseId> {
+        let cut = self.draining.is_some_and(|deadline| deadline <= now) && !self.stubborn;
+        let worker = self.id;
+        let mut written = Vec::new();
+        let mut ended = Vec::new();
+        for (&lease, session) in &mut self.sessions {
+            let due = session.commits_at.is_some_and(|commits_at| commits_at <= now);
+            if session.stage == Stage::Announced {
+                session.stage = Stage::Streaming;
+                written.push(lease);
+            }
+            if session.stage == Stage::Quiet && due {
+                let format = chance.pick(&[Format::Content, Format::Text, Format::Raw]).unwrap_or_default();
+                self.outbox.push_back(Event::Committed { worker, lease, format });
+                session.stage = Stage::Announced;
+                if !chance.one_in(4) {
+                    session.stage = Stage::Streaming;
+                    written.push(lease);
+                }
+            }
+            if cut || session.ends_at <= now {
+                ended.push((lease, session.stage));
+            }
+        }
+        for (lease, stage) in ended {
+            self.sessions.remove(&lease);
+            let outcome = match stage {
+                Stage::Epitaph => Outcome::EpitaphWritten,
+                Stage::Quiet | Stage::Announced => Outcome::ClientGone,
+                Stage::Streaming => Outcome::Complete,
+            };
+            self.outbox.push_back(Event::Released { worker, lease, outcome });
+        }
+        written
+    }
+
+    /// Everybody's patience ends: no session goes on for long.
+    pub(super) fn hurry(&mut self, now: Instant) {
+        for session in self.sessions.values_mut() {
+            session.ends_at = session.ends_at.min(now + Duration::from_secs(2));
+        }
+    }
+
+    /// It decides by itself to end (SIGTERM from outside).
+    pub(super) fn leave(&mut self, now: Instant) {
+        self.draining.get_or_insert(now + DRAIN_GRACE);
+        self.beat_due = now;
+    }
+
+    /// Says something that no worker may say.
+    pub(super) fn lie(&mut self, chance: &mut Chance) {
+        let worker = self.id;
+        let known = self.sessions.keys().copied().collect::<Vec<_>>();
+        let lease = chance.pick(&known).unwrap_or(LeaseId::first(0));
+        let stranger = LeaseId::first(0);
+        self.outbox.push_back(match chance.below(7) {
+            0 => Event::Misbehaved { worker },
+            1 => Event::Ready { worker },
+            2 => Event::Taken { worker, leases: vec![lease] },
+            3 => Event::Taken { worker, leases: vec![stranger] },
+            4 => Event::Released { worker, lease: stranger, outcome: Outcome::Complete },
+            5 => Event::Committed { worker, lease: stranger, format: Format::Text },
+            _ => Event::Beat { worker, rss_bytes: 1, draining: false },
+        });
+    }
+}

@@ -1,0 +1,236 @@
+//! The judge's rules for single actions: each is legal at the moment at which it is said.
+
+use std::time::{Duration, Instant};
+
+use handoff_shared::ids::{Generation, LeaseId, SlotId, WorkerId};
+use handoff_shared::limits::{CREDITS_PER_WORKER, START_TIMEOUT, TAKE_TIMEOUT};
+
+use super::judge::{Judge, LeaseStage, Stage, Worker};
+use crate::fleet::{Action, Cause, LeaseEnding, Refusal, RollResult};
+
+/// Workers started in one slot within a second, whatever dies. Back-off alone allows five; the others are a
+/// roll's or recycling's successors, which need a Ready worker each.
+const SPAWNS_PER_SECOND_MAX: usize = 12;
+
+impl Judge {
+    pub(super) fn said(&mut self, now: Instant, action: &Action) {
+        assert!(!self.exited, "nothing is said after Exit");
+        match action {
+            Action::Spawn { worker, slot, generation, cause } => {
+                self.said_spawn(now, *worker, *slot, *generation, *cause);
+            }
+            Action::Lend { lease, worker, attempt } => self.said_lend(now, *lease, *worker, *attempt),
+            Action::LendEpitaph { lease, worker, .. } => self.said_epitaph(now, *lease, *worker),
+            Action::ForgetPayload { lease } => {
+                let lease = &self.leases[lease];
+                let rogue = lease.holder.is_none() && lease.witness == Some(true);
+                assert!(
+                    lease.stage == LeaseStage::Committed || rogue,
+                    "the payload may be needed again: {lease:?}"
+                );
+            }
+            Action::Refuse { lease, refusal } => self.said_refuse(now, *lease, *refusal),
+            Action::Close { lease, ending } => self.said_close(*lease, *ending),
+            Action::Drain { worker, remaining } => self.said_drain(now, *worker, *remaining),
+            Action::Kill { worker, cause } => self.said_kill(now, *worker, *cause),
+            Action::Load => {
+                assert!(
+                    self.stopping.is_none() && !self.loading && self.reload_wanted,
+                    "nobody asked for it"
+                );
+                let unproven = self.rolling.is_some_and(|to| self.active != to);
+                assert!(!unproven, "one roll at a time");
+                self.loading = true;
+                self.reload_wanted = false;
+            }
+            Action::RollEnded { generation, result } => self.said_roll_ended(*generation, *result),
+            Action::Exit => {
+                assert!(self.stopping.is_some(), "nobody said Stop");
+                let is_over = self.workers.is_empty() && self.leases.is_empty();
+                assert!(is_over || self.at_once, "Exit while something lives");
+                self.exited = true;
+            }
+        }
+    }
+
+    fn said_spawn(&mut self, now: Instant, id: WorkerId, slot: SlotId, generation: Generation, cause: Cause) {
+        assert!(self.stopping.is_none(), "after Stop nothing is spawned");
+        let is_first = self.rolling == Some(generation) && generation != self.active;
+        let missing = self.workers.values().any(|worker| match worker.stage {
+            Stage::Starting { .. } => worker.generation == generation,
+            Stage::Ready | Stage::Draining { .. } | Stage::Dying => false,
+        });
+        if is_first {
+            assert_eq!(cause, Cause::Roll);
+            assert!(!missing, "one worker proves a generation");
+        } else {
+            assert_eq!(generation, self.active, "a slot gets the active generation");
+            assert!(cause != Cause::Roll || !missing, "the roll goes on while a new worker is missing");
+        }
+        let beside = self.workers.values().filter(|worker| {
+            worker.slot == slot && matches!(worker.stage, Stage::Starting { .. } | Stage::Ready)
+        });
+        assert!(beside.count() < 2, "a slot has one worker and one successor");
+        assert!(slot.0 < self.policy.slots, "{slot} is surplus");
+        let spawns = self.spawns.entry(slot).or_default();
+        spawns.push_back(now);
+        spawns.retain(|at| now.duration_since(*at) < Duration::from_secs(1));
+        assert!(spawns.len() <= SPAWNS_PER_SECOND_MAX, "slot {slot}: {} spawns in a second", spawns.len());
+        let worker = Worker {
+            slot,
+            generation,
+            stage: Stage::Starting { deadline: now + START_TIMEOUT },
+            beat_at: now,
+            untaken: std::collections::VecDeque::new(),
+            load: 0,
+            replaced: false,
+        };
+        assert!(self.workers.insert(id, worker).is_none(), "a worker id is used once");
+    }
+
+    fn said_lend(&mut self, now: Instant, id: LeaseId, to: WorkerId, attempt: u8) {
+        let redispatch_max = self.policy.redispatch_max;
+        let Some(lease) = self.leases.get_mut(&id) else { panic!("{id} has ended") };
+        assert_ne!(lease.stage, LeaseStage::Committed, "bytes of {id} may be out");
+        assert!(!lease.bytes_out, "bytes of {id} are out");
+        assert!(!lease.epitaph, "{id} had its epitaph");
+        assert_eq!(lease.lends, attempt, "attempts are counted");
+        // A shorter leash may come while the lease waits: it was queued under the old one.
+        let most = self.policies.values().map(|policy| policy.redispatch_max).max().unwrap_or(redispatch_max);
+        assert!(attempt <= most, "{id} was tried often enough");
+        lease.lends += 1;
+        self.lend(now, id, to);
+    }
+
+    fn said_epitaph(&mut self, now: Instant, id: LeaseId, to: WorkerId) {
+        let Some(lease) = self.leases.get_mut(&id) else { panic!("{id} has ended") };
+        let may_be_out = lease.stage == LeaseStage::Committed || lease.witness == Some(true);
+        assert!(may_be_out && lease.witness != Some(false), "no byte can be out: {lease:?}");
+        assert!(lease.has_fd, "there is nothing to write to");
+        assert!(!std::mem::replace(&mut lease.epitaph, true), "never a second epitaph");
+        self.lend(now, id, to);
+    }
+
+    fn lend(&mut self, now: Instant, id: LeaseId, to: WorkerId) {
+        let best = self.candidates().min().map(|(_, _, worker)| worker);
+        let Some(worker) = self.workers.get_mut(&to) else { panic!("{to} is dead") };
+        assert_eq!(worker.stage, Stage::Ready, "only Ready workers get leases");
+        assert!(worker.untaken.len() < CREDITS_PER_WORKER as usize, "no credit left");
+        assert!(worker.load < self.policy.leases_per_worker_max, "its limit is reached");
+        assert_eq!(best, Some(to), "the least loaded, then the least recently used");
+        worker.load += 1;
+        worker.untaken.push_back((id, now + TAKE_TIMEOUT));
+        self.uses += 1;
+        self.last_used.insert(worker.slot, self.uses);
+        let Some(lease) = self.leases.get_mut(&id) else { return };
+        assert_eq!(lease.holder, None, "never from a worker that is not confirmed dead");
+        lease.holder = Some(to);
+        lease.stage = LeaseStage::Sent;
+    }
+
+    fn said_refuse(&mut self, now: Instant, id: LeaseId, refusal: Refusal) {
+        let Some(lease) = self.leases.remove(&id) else { panic!("{id} ends once") };
+        let is_new = self.expected.received == Some(id);
+        assert_eq!(lease.holder, None, "its worker may still answer");
+        assert!(!lease.bytes_out && !lease.epitaph, "a second answer: {lease:?}");
+        assert!(lease.stage != LeaseStage::Committed || lease.witness == Some(false), "{lease:?}");
+        let may = match refusal {
+            Refusal::Full => is_new && self.leases.len() >= self.policy.leases_max as usize,
+            Refusal::NoWorker if is_new => {
+                self.no_credit_since.is_some_and(|since| since + self.policy.queue_timeout <= now)
+            }
+            Refusal::NoWorker => self.expected.tick && lease.deadline <= now,
+            Refusal::ShuttingDown => self.stopping.is_some(),
+            Refusal::WorkerCrashed => {
+                let tried = lease.lends > self.policy.redispatch_max;
+                tried || lease.stage == LeaseStage::Committed
+            }
+        };
+        assert!(may, "{id}: {refusal:?} without a reason: {lease:?}");
+    }
+
+    fn said_close(&mut self, id: LeaseId, ending: LeaseEnding) {
+        let Some(lease) = self.leases.remove(&id) else { panic!("{id} ends once") };
+        match ending {
+            LeaseEnding::Released(outcome) => {
+                assert_eq!(self.expected.close.take(), Some((id, outcome)), "nobody released it");
+                let holder = lease.holder.and_then(|id| self.workers.get_mut(&id));
+                holder.expect("a live worker released it").load -= 1;
+            }
+            LeaseEnding::EpitaphLost => {
+                assert_eq!(lease.holder, None, "its worker may still answer");
+                let may_be_out = lease.stage == LeaseStage::Committed || lease.witness == Some(true);
+                assert!(may_be_out || lease.epitaph, "it could have been answered: {lease:?}");
+                let nobody = lease.epitaph || !lease.has_fd || self.stopping.is_some() || self.expected.tick;
+                assert!(nobody, "it could have had its epitaph: {lease:?}");
+            }
+        }
+    }
+
+    fn said_drain(&mut self, now: Instant, id: WorkerId, remaining: Duration) {
+        let worker = &self.workers[&id];
+        let deadline = now + remaining;
+        let is_leaving = self.expected.leaving == Some(id);
+        let has_successor = self.workers.iter().any(|(other, successor)| {
+            let is_newer = (successor.generation, *other) > (worker.generation, id);
+            is_newer && successor.slot == worker.slot && successor.stage == Stage::Ready
+        });
+        let is_surplus = worker.slot.0 >= self.policy.slots;
+        let may = match worker.stage {
+            Stage::Ready => self.stopping.is_some() || is_leaving || has_successor || is_surplus,
+            Stage::Draining { deadline: earlier } => self.stopping.is_some() && deadline <= earlier.max(now),
+            Stage::Starting { .. } | Stage::Dying => false,
+        };
+        assert!(may, "{id} is sent away without a reason: {worker:?}");
+        let longest = self.policies.values().map(|policy| policy.drain_timeout).max();
+        assert!(self.stopping.is_some() || Some(remaining) <= longest, "{remaining:?}");
+        let replaced = !is_leaving && self.stopping.is_none();
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.replaced |= replaced;
+            let earlier = match worker.stage {
+                Stage::Draining { deadline: earlier } => deadline.min(earlier),
+                Stage::Starting { .. } | Stage::Ready | Stage::Dying => deadline,
+            };
+            worker.stage = Stage::Draining { deadline: earlier };
+        }
+    }
+
+    fn said_kill(&mut self, now: Instant, id: WorkerId, cause: Cause) {
+        let worker = &self.workers[&id];
+        assert_ne!(worker.stage, Stage::Dying, "killed once");
+        let is_starting = matches!(worker.stage, Stage::Starting { .. });
+        let may = match cause {
+            Cause::Hang | Cause::StartTimeout | Cause::DrainTimeout => {
+                self.expected.tick && self.overdue(now, worker) == Some(cause)
+            }
+            Cause::Protocol | Cause::Crash => self.expected.kill.take() == Some((id, cause)),
+            Cause::Roll | Cause::Recycle => is_starting && self.was_ready.contains(&self.active),
+            Cause::Stop => self.stopping.is_some() && (is_starting || self.at_once),
+            Cause::Start | Cause::Left => false,
+        };
+        assert!(may, "{id} is killed without a reason ({cause:?}): {worker:?}");
+        if let Some(worker) = self.workers.get_mut(&id) {
+            worker.stage = Stage::Dying;
+        }
+    }
+
+    fn said_roll_ended(&mut self, generation: Generation, result: RollResult) {
+        let is_whole = || {
+            let current = self.workers.values().filter(|worker| match worker.stage {
+                Stage::Starting { .. } | Stage::Ready => true,
+                Stage::Draining { .. } | Stage::Dying => false,
+            });
+            current.fold(true, |all, worker| all && worker.generation == generation)
+        };
+        let may = match result {
+            RollResult::Done => self.active == generation && is_whole(),
+            RollResult::CannotStart => !self.was_ready.contains(&generation),
+            RollResult::Superseded => self.expected.superseded.take() == Some(generation),
+            RollResult::Stopped => self.stopping.is_some(),
+        };
+        assert!(may, "{generation}: {result:?} without a reason");
+        if result != RollResult::Superseded {
+            assert_eq!(self.rolling.take(), Some(generation), "a roll ends once");
+        }
+    }
+}

@@ -1,0 +1,390 @@
+//! A world around one fleet: a virtual clock, a heap of what will happen, the processes and the clients. The
+//! event loop is played here: it reads channels to the end before a death and before a deadline.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
+use std::time::{Duration, Instant};
+
+use handoff_shared::ids::{Generation, LeaseId, WorkerId};
+use handoff_shared::limits::DRAIN_GRACE;
+
+use super::chance::Chance;
+use super::faults::{Temper, Vigour};
+use super::judge::Judge;
+use super::process::{Packet, Process};
+use crate::fleet::{Action, Event, Exit, Fleet, Intake};
+
+/// Events and actions that a failing world shows.
+const LAST_WORDS: usize = 40;
+/// Everything is well again this long after the last fault: two generations drain, and the longest back-off.
+const RECOVERY: Duration = Duration::from_secs(120);
+/// The kernel needs this long at most to end a killed process, and the world to say so.
+const BURIAL: Duration = Duration::from_secs(4);
+
+#[derive(Debug)]
+pub(super) struct World {
+    seed: u64,
+    pub(super) chance: Chance,
+    pub(super) now: Instant,
+    born: Instant,
+    pub(super) fleet: Fleet,
+    pub(super) judge: Judge,
+    pub(super) temper: Temper,
+    pub(super) processes: BTreeMap<WorkerId, Process>,
+    pub(super) vigour: BTreeMap<Generation, Vigour>,
+    /// Leases whose client has a TCP connection.
+    pub(super) witnessed: BTreeSet<LeaseId>,
+    due: BinaryHeap<Reverse<(Instant, u64, Happening)>>,
+    scheduled: u64,
+    backlog: u64,
+    next_lease: LeaseId,
+    pub(super) newest: Generation,
+    tick_delay: Duration,
+    /// The supervisor does nothing until then.
+    away_until: Option<Instant>,
+    steps: u64,
+    said: VecDeque<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Happening {
+    /// A process does something.
+    Ready(WorkerId),
+    Turn(WorkerId),
+    Die(WorkerId, bool),
+    Fault,
+    Burst,
+    /// The supervisor notices something.
+    Deliver(WorkerId),
+    Bury(WorkerId),
+    Accept,
+    Load,
+    Return,
+}
+
+impl World {
+    pub(super) fn new(seed: u64) -> Self {
+        let now = Instant::now();
+        let mut chance = Chance::new(seed);
+        let temper = Temper::draw(&mut chance);
+        let policy = temper.policy(&mut chance);
+        let fleet = Fleet::new(now, policy.clone(), seed);
+        Self {
+            judge: Judge::new(now, policy, temper.is_faultless()),
+            fleet,
+            seed,
+            chance,
+            now,
+            born: now,
+            temper,
+            processes: BTreeMap::new(),
+            vigour: BTreeMap::from([(Generation::FIRST, Vigour::Good)]),
+            witnessed: BTreeSet::new(),
+            due: BinaryHeap::new(),
+            scheduled: 0,
+            backlog: 0,
+            next_lease: LeaseId::first(1),
+            newest: Generation::FIRST,
+            tick_delay: Duration::ZERO,
+            away_until: None,
+            steps: 0,
+            said: VecDeque::new(),
+        }
+    }
+
+    /// Chaos, then quiet in which everything has to heal, then Stop. Returns how many steps it took.
+    pub(super) fn live(&mut self, steps: u64) -> (u64, Duration) {
+        self.tell(Event::Start);
+        self.after(Duration::ZERO, Happening::Fault);
+        self.after(Duration::ZERO, Happening::Burst);
+        while self.steps < steps && !self.judge.exited {
+            if self.judge.stopping.is_some() {
+                self.assert_stops_in_time();
+            }
+            self.turn();
+        }
+        if self.judge.stopping.is_none() {
+            self.heal();
+            let deadline = self.now + self.chance.millis(0, 5_000);
+            self.tell(Event::Stop { deadline });
+        }
+        while !self.judge.exited {
+            self.assert_stops_in_time();
+            self.turn();
+        }
+        (self.steps, self.now - self.born)
+    }
+
+    fn assert_stops_in_time(&self) {
+        let deadline = self.judge.stopping.unwrap_or(self.now);
+        assert!(self.now <= deadline + DRAIN_GRACE + BURIAL, "Exit comes by the deadline and the grace");
+    }
+
+    fn heal(&mut self) {
+        self.temper = Temper::quiet();
+        self.backlog = 0;
+        for process in self.processes.values_mut() {
+            process.hurry(self.now);
+        }
+        let healthy_by = self.now + RECOVERY;
+        while !self.is_healthy() {
+            let report = self.fleet.report(self.now);
+            assert!(self.now < healthy_by, "not well again: {report:?}");
+            self.turn();
+        }
+    }
+
+    fn is_healthy(&self) -> bool {
+        let report = self.fleet.report(self.now);
+        let is_settled = report.roll.is_none() && !report.reload_pending && !self.judge.loading;
+        let wanted = usize::from(self.judge.policy.slots);
+        is_settled && report.ready == wanted && report.slots == wanted && report.leases == 0
+    }
+
+    /// The next thing happens.
+    fn turn(&mut self) {
+        let next = self.due.peek().map(|Reverse((at, _, _))| *at);
+        let tick = self.fleet.next_deadline().map(|deadline| (deadline + self.tick_delay).max(self.now));
+        if let Some(tick) =
+            tick.filter(|tick| self.away_until.is_none() && next.is_none_or(|next| *tick <= next))
+        {
+            self.now = tick;
+            self.tick_delay = if self.chance.one_in(4) { self.chance.millis(0, 400) } else { Duration::ZERO };
+            self.hear_everybody();
+            return self.tell(Event::Tick);
+        }
+        let Some(Reverse((at, _, happening))) = self.due.pop() else { panic!("nothing will ever happen") };
+        self.now = self.now.max(at);
+        if let Some(back) = self.away_until.filter(|_| happening.needs_the_supervisor()) {
+            let order = self.chance.millis(0, 2);
+            return self.at(back + order, happening);
+        }
+        self.happen(happening);
+    }
+
+    fn happen(&mut self, happening: Happening) {
+        match happening {
+            Happening::Ready(id) => self.become_ready(id),
+            Happening::Turn(id) => self.turn_process(id),
+            Happening::Die(id, clean) => self.die(id, if clean { Exit::Clean } else { Exit::Crashed }),
+            Happening::Fault => self.fault(),
+            Happening::Burst => self.burst(),
+            Happening::Deliver(id) => self.deliver(id),
+            Happening::Bury(id) => self.bury(id),
+            Happening::Accept => self.accept(),
+            Happening::Load => self.load(),
+            Happening::Return => {
+                self.away_until = None;
+                self.hear_everybody();
+                self.tell(Event::Away);
+            }
+        }
+    }
+
+    pub(super) fn after(&mut self, delay: Duration, happening: Happening) {
+        self.at(self.now + delay, happening);
+    }
+
+    fn at(&mut self, at: Instant, happening: Happening) {
+        self.scheduled += 1;
+        self.due.push(Reverse((at, self.scheduled, happening)));
+    }
+
+    pub(super) fn go_away(&mut self, pause: Duration) {
+        if self.away_until.is_none() {
+            self.away_until = Some(self.now + pause);
+            self.after(pause + Duration::from_millis(1), Happening::Return);
+        }
+    }
+
+    /// One step.
+    pub(super) fn tell(&mut self, event: Event) {
+        if self.judge.exited {
+            return;
+        }
+        self.steps += 1;
+        self.note(&event);
+        self.judge.told(self.now, &event);
+        self.fleet.handle(self.now, event);
+        while let Some(action) = self.fleet.poll_action() {
+            self.note(&action);
+            self.judge.said(self.now, &action);
+            self.perform(action);
+        }
+        self.judge.check(self.now, &self.fleet);
+    }
+
+    fn note(&mut self, word: &dyn std::fmt::Debug) {
+        if self.said.len() == LAST_WORDS {
+            self.said.pop_front();
+        }
+        self.said.push_back(format!("{:?} {word:?}", self.now - self.born));
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Spawn { worker, slot, generation, .. } => {
+                self.spawn(Process::new(worker, slot, generation, self.now));
+            }
+            Action::Lend { lease, worker, .. } => self.send(worker, Packet::Handoff(lease)),
+            Action::LendEpitaph { lease, worker, .. } => self.send(worker, Packet::Epitaph(lease)),
+            Action::Drain { worker, remaining } => self.send(worker, Packet::Drain(self.now + remaining)),
+            Action::Kill { worker, .. } => {
+                let is_slow = self.chance.one_in(20);
+                let delay = self.chance.millis(0, if is_slow { 2_000 } else { 50 });
+                self.after(delay, Happening::Die(worker, false));
+            }
+            Action::Load => {
+                let is_slow = self.chance.one_in(3);
+                let delay = self.chance.millis(0, if is_slow { 3_000 } else { 0 });
+                self.after(delay, Happening::Load);
+            }
+            Action::Refuse { lease, .. } | Action::Close { lease, .. } => {
+                self.witnessed.remove(&lease);
+            }
+            Action::ForgetPayload { .. } | Action::RollEnded { .. } | Action::Exit => {}
+        }
+    }
+
+    fn send(&mut self, worker: WorkerId, packet: Packet) {
+        if let Some(process) = self.processes.get_mut(&worker).filter(|process| process.exit.is_none()) {
+            process.inbox.push_back(packet);
+        }
+    }
+
+    fn become_ready(&mut self, id: WorkerId) {
+        let now = self.now;
+        let Some(process) = self.living(id) else { return };
+        if let Some(until) = process.frozen_until {
+            return self.at(until, Happening::Ready(id));
+        }
+        process.become_ready(now);
+        self.after(Duration::ZERO, Happening::Deliver(id));
+        self.after(Duration::ZERO, Happening::Turn(id));
+    }
+
+    /// A process that lives; one that was frozen long enough goes on.
+    fn living(&mut self, id: WorkerId) -> Option<&mut Process> {
+        let now = self.now;
+        let process = self.processes.get_mut(&id).filter(|process| process.exit.is_none())?;
+        process.frozen_until = process.frozen_until.filter(|until| now < *until);
+        Some(process)
+    }
+
+    fn turn_process(&mut self, id: WorkerId) {
+        let (now, hurry) = (self.now, self.temper.is_quiet());
+        let mut chance = Chance::new(self.chance.below(u64::MAX));
+        let Some(process) = self.living(id) else { return };
+        if let Some(until) = process.frozen_until {
+            return self.at(until, Happening::Turn(id));
+        }
+        let written = process.turn(now, &mut chance, hurry);
+        let (has_ended, has_words) = (process.exit.is_some(), !process.outbox.is_empty());
+        for lease in written {
+            self.write(lease);
+        }
+        if has_words {
+            let delay = self.chance.millis(0, 30);
+            self.after(delay, Happening::Deliver(id));
+        }
+        match has_ended {
+            true => self.after(chance.millis(0, 50), Happening::Bury(id)),
+            false => self.after(chance.millis(1, 250), Happening::Turn(id)),
+        }
+    }
+
+    /// A byte goes out to the client.
+    pub(super) fn write(&mut self, lease: LeaseId) {
+        self.judge.leases.entry(lease).and_modify(|lease| lease.bytes_out = true);
+    }
+
+    pub(super) fn die(&mut self, id: WorkerId, exit: Exit) {
+        let Some(process) = self.living(id) else { return };
+        process.die(exit);
+        let delay = self.chance.millis(0, 50);
+        self.after(delay, Happening::Bury(id));
+    }
+
+    pub(super) fn deliver(&mut self, id: WorkerId) {
+        while let Some(event) = self.processes.get_mut(&id).and_then(|process| process.outbox.pop_front()) {
+            self.tell(event);
+        }
+    }
+
+    fn hear_everybody(&mut self) {
+        for id in self.processes.keys().copied().collect::<Vec<_>>() {
+            self.deliver(id);
+        }
+    }
+
+    fn bury(&mut self, worker: WorkerId) {
+        self.deliver(worker);
+        let Some(exit) = self.processes.get(&worker).and_then(|process| process.exit) else { return };
+        if self.chance.one_in(2) {
+            self.tell(Event::Closed { worker });
+        }
+        self.processes.remove(&worker);
+        let witness = |lease: LeaseId| {
+            let known = self.judge.leases.get(&lease).filter(|lease| lease.has_fd)?;
+            self.witnessed.contains(&lease).then_some((lease, known.bytes_out))
+        };
+        let written = self.fleet.held_by(worker).into_iter().filter_map(witness).collect();
+        self.tell(Event::Dead { worker, exit, written });
+    }
+
+    fn burst(&mut self) {
+        if self.temper.is_quiet() {
+            return;
+        }
+        let (size, pause) = (self.temper.burst_max, self.temper.burst_pause_ms);
+        self.backlog += self.chance.below(size) + 1;
+        self.after(Duration::ZERO, Happening::Accept);
+        let pause = self.chance.millis(1, pause);
+        self.after(pause, Happening::Burst);
+    }
+
+    fn accept(&mut self) {
+        for _ in 0..16 {
+            // A peer that was accepted in time may say what it wants much later.
+            let was_silent = self.chance.one_in(40);
+            match self.fleet.intake(self.now) {
+                Intake::Closed => self.backlog = 0,
+                Intake::Hold if !was_silent => break,
+                Intake::Hold | Intake::Shed | Intake::Open => {}
+            }
+            if self.backlog == 0 {
+                return;
+            }
+            self.backlog -= 1;
+            let lease = self.next_lease;
+            self.next_lease = lease.next();
+            if self.chance.one_in(2) {
+                self.witnessed.insert(lease);
+            }
+            self.tell(Event::Received { lease });
+        }
+        let delay = self.chance.millis(1, 50);
+        self.after(delay, Happening::Accept);
+    }
+}
+
+impl Happening {
+    fn needs_the_supervisor(self) -> bool {
+        match self {
+            Self::Ready(_) | Self::Turn(_) | Self::Die(..) | Self::Burst | Self::Return => false,
+            Self::Fault | Self::Deliver(_) | Self::Bury(_) | Self::Accept | Self::Load => true,
+        }
+    }
+}
+
+/// A world that ends in a panic says how, and how to see it again.
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            let said = Vec::from(std::mem::take(&mut self.said)).join("\n");
+            let (seed, steps) = (self.seed, self.steps);
+            eprintln!("{said}\n\nseed {seed}, step {steps}, {:?}", self.temper);
+            eprintln!("replay: HANDOFF_SEED={seed} cargo test -p handoff-supervisor simulation");
+        }
+    }
+}

@@ -1,0 +1,162 @@
+//! One worker process as the supervisor sees it: its channel, its pidfd, and what is still to be sent.
+//!
+//! Never: blocks on a worker, trusts a pid (only the pidfd), looks at a message's meaning.
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::task::{Context, Poll};
+
+use handoff_shared::channel::{self, ReceiveError, SendError, SupervisorChannel};
+use handoff_shared::fdpass::Watched;
+use handoff_shared::ids::{Generation, LeaseId, SlotId};
+use handoff_shared::message::{Configure, Format, ToSupervisor, ToWorker};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+use tokio::io::Interest;
+
+use crate::dispatcher::Dispatcher;
+use crate::generation::Recipe;
+
+/// One worker process.
+#[derive(Debug)]
+pub(crate) struct Link {
+    pub(crate) pid: u32,
+    pub(crate) slot: SlotId,
+    pub(crate) generation: Generation,
+    channel: SupervisorChannel,
+    process: Watched,
+    /// Bounded by the credits, one drain and the configuration.
+    outbox: VecDeque<Outgoing>,
+    /// The channel has given its last message.
+    silent: bool,
+}
+
+/// A message that waits for room in the socket.
+#[derive(Debug)]
+pub(crate) enum Outgoing {
+    Message(ToWorker),
+    Lend { lease: LeaseId, attempt: u8 },
+    Epitaph { lease: LeaseId, format: Format },
+}
+
+impl Link {
+    /// Starts a worker: its own executable, by `Command`, in its own process group, with an empty environment
+    /// and its end of the channel as standard input.
+    ///
+    /// # Errors
+    /// When the process cannot be made.
+    pub(crate) fn spawn(recipe: &Recipe, slot: SlotId, generation: Generation) -> io::Result<Self> {
+        let (ours, theirs) = channel::pair()?;
+        // The fd is close-on-exec, but still open in the child when the kernel resolves this path.
+        let path = format!("/proc/self/fd/{}", recipe.binary.as_raw_fd());
+        let child = Command::new(path)
+            .arg0("handoffd-worker")
+            .env_clear()
+            .stdin(Stdio::from(theirs))
+            .process_group(0)
+            .spawn()?;
+        let pid = child.id();
+        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+        let process = pidfd_open(raw, PidfdFlags::NONBLOCK)?;
+        let mut link = Self {
+            pid,
+            slot,
+            generation,
+            channel: SupervisorChannel::new(ours)?,
+            process: Watched::new(process, Interest::READABLE)?,
+            outbox: VecDeque::new(),
+            silent: false,
+        };
+        let config = (*recipe.config).clone();
+        link.outbox.push_back(Outgoing::Message(ToWorker::Configure(Box::new(Configure {
+            slot,
+            generation,
+            config,
+        }))));
+        Ok(link)
+    }
+
+    pub(crate) fn push(&mut self, outgoing: Outgoing) {
+        self.outbox.push_back(outgoing);
+    }
+
+    /// Sends what waits. Returns whether the socket is full.
+    pub(crate) fn flush(&mut self, dispatcher: &Dispatcher) -> bool {
+        while let Some(outgoing) = self.outbox.front() {
+            let sent = match outgoing {
+                Outgoing::Message(message) => self.channel.try_send(message, &[]),
+                Outgoing::Lend { lease, attempt } => match dispatcher.handoff(*lease, *attempt) {
+                    Some((message, fds)) => self.channel.try_send(&message, &fds),
+                    None => Ok(()),
+                },
+                Outgoing::Epitaph { lease, format } => match dispatcher.epitaph(*lease, *format) {
+                    Some((message, fds)) => self.channel.try_send(&message, &fds),
+                    None => Ok(()),
+                },
+            };
+            match sent {
+                Ok(()) => drop(self.outbox.pop_front()),
+                Err(SendError::Full) => return true,
+                // It is dead or dying: its pidfd says so next, and the fleet takes the leases back.
+                Err(SendError::Closed) => self.outbox.clear(),
+                Err(error) => {
+                    tracing::error!(slot = %self.slot, pid = self.pid, %error, "message to a worker was lost");
+                    self.outbox.clear();
+                    self.kill();
+                }
+            }
+        }
+        false
+    }
+
+    /// Wakes the loop when the worker reads again.
+    pub(crate) fn poll_writable(&mut self, cx: &mut Context<'_>) -> bool {
+        !self.outbox.is_empty() && self.channel.poll_writable(cx).is_ready()
+    }
+
+    /// The next message.
+    pub(crate) fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<ToSupervisor, ReceiveError>> {
+        if self.silent {
+            return Poll::Pending;
+        }
+        self.channel.poll_receive(cx).map(|received| self.heard(received.map(|(message, _fds)| message)))
+    }
+
+    /// The next message that is there now, whatever the runtime knows of it.
+    pub(crate) fn try_message(&mut self) -> Option<Result<ToSupervisor, ReceiveError>> {
+        if self.silent {
+            return None;
+        }
+        match self.channel.try_receive() {
+            Ok(None) => None,
+            Ok(Some((message, _fds))) => Some(Ok(message)),
+            Err(error) => Some(self.heard(Err(error))),
+        }
+    }
+
+    fn heard(&mut self, message: Result<ToSupervisor, ReceiveError>) -> Result<ToSupervisor, ReceiveError> {
+        self.silent |= message.is_err();
+        message
+    }
+
+    /// Whether the process has ended; if so, how.
+    pub(crate) fn poll_death(&mut self, cx: &mut Context<'_>) -> Poll<WaitStatus> {
+        match self.process.poll_read_ready(cx) {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(_) => {
+                let status = waitid(Id::PIDFd(self.process.get_ref().as_fd()), WaitPidFlag::WEXITED);
+                Poll::Ready(status.unwrap_or(WaitStatus::StillAlive))
+            }
+        }
+    }
+
+    /// SIGKILL. Death is confirmed by [`Self::poll_death`].
+    pub(crate) fn kill(&self) {
+        if let Err(error) = pidfd_send_signal(self.process.get_ref(), Signal::KILL) {
+            tracing::debug!(slot = %self.slot, pid = self.pid, %error, "worker is dead already");
+        }
+    }
+}

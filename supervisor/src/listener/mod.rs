@@ -1,0 +1,174 @@
+//! Takes handoffs from Apache. In: connections on the handoff sockets, one message each. Out: [`Arrival`]s.
+//!
+//! Never: reads the payload's meaning, touches the client's fd, closes a connection whose message it has not
+//! received (that would destroy the client's fd in flight), waits for a peer.
+
+mod bind;
+mod client_fd;
+mod peers;
+
+use std::collections::VecDeque;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use handoff_config::Server;
+use handoff_shared::fdpass::{self, Watched};
+use nix::sys::resource::{Resource, getrlimit};
+use tokio::io::Interest;
+
+pub(crate) use bind::{BindError, Bound};
+use peers::Peers;
+pub(crate) use peers::{Arrival, Handoff, Rejection};
+
+/// Fds that stay free: at the limit the kernel would throw away the client's fd inside recvmsg.
+const HEAD_ROOM: u64 = 16;
+/// How long accepting pauses at the fd limit.
+const PAUSE: Duration = Duration::from_millis(100);
+/// Connections taken in one turn of the loop.
+pub(crate) const BURST: usize = 64;
+
+/// The handoff sockets and the peers that have connected.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    doors: Vec<Door>,
+    peers: Peers,
+    /// Accepted at the fd limit; their messages are received when there is room again.
+    set_aside: VecDeque<(OwnedFd, Kind)>,
+    paused_until: Option<Instant>,
+}
+
+#[derive(Debug)]
+struct Door {
+    socket: Watched,
+    kind: Kind,
+    bound: Bound,
+}
+
+/// How a handoff arrives on a socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    /// One message.
+    SeqPacket,
+    /// Bytes until EOF; the fd comes with the first ones.
+    Stream,
+}
+
+/// What one look at the doors brought.
+#[derive(Debug)]
+pub(crate) enum Accepted {
+    /// Nobody is waiting (or we are paused).
+    Nobody,
+    /// A connection whose message is still on its way.
+    Silent,
+    /// A handoff, or a peer that was turned away.
+    Arrived(Arrival),
+    /// We are short of fds: paused.
+    ShortOfFds,
+}
+
+impl Listener {
+    /// Binds the configured sockets.
+    ///
+    /// # Errors
+    /// When a socket cannot be bound, or another instance answers on it.
+    pub(crate) fn bind(server: &Server, silent_peers_max: usize) -> Result<Self, BindError> {
+        let mut doors =
+            vec![Door::open(bind::bind(server, &server.socket_path, Kind::SeqPacket)?, Kind::SeqPacket)?];
+        if let Some(path) = &server.stream_socket_path {
+            doors.push(Door::open(bind::bind(server, path, Kind::Stream)?, Kind::Stream)?);
+        }
+        Ok(Self {
+            doors,
+            peers: Peers::new(server, silent_peers_max),
+            set_aside: VecDeque::new(),
+            paused_until: None,
+        })
+    }
+
+    /// Who may hand over, and how long peers may be silent, may change with a reload.
+    pub(crate) fn configure(&mut self, server: &Server) {
+        self.peers.configure(server);
+    }
+
+    /// Accepts one connection and, where its message is there already, receives it.
+    pub(crate) fn poll_accept(&mut self, cx: &mut Context<'_>, now: Instant) -> Accepted {
+        if self.paused_until.is_some_and(|until| now < until) {
+            return Accepted::Nobody;
+        }
+        self.paused_until = None;
+        let next = match self.set_aside.pop_front() {
+            Some(waiting) => Ok(waiting),
+            None => match self.poll_doors(cx) {
+                Poll::Ready(result) => result,
+                Poll::Pending => return Accepted::Nobody,
+            },
+        };
+        match next {
+            Ok((peer, kind)) if is_short_of_fds(&peer) => {
+                self.set_aside.push_back((peer, kind));
+                self.pause(now)
+            }
+            Ok((peer, kind)) => self.peers.receive(peer, kind).map_or(Accepted::Silent, Accepted::Arrived),
+            Err(error) => {
+                tracing::warn!(%error, "accept failed; pausing");
+                self.pause(now)
+            }
+        }
+    }
+
+    /// What peers that were silent at first have sent.
+    pub(crate) fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<Arrival> {
+        self.peers.poll_arrival(cx)
+    }
+
+    /// When a pause ends.
+    pub(crate) fn paused_until(&self) -> Option<Instant> {
+        self.paused_until
+    }
+
+    /// Takes no more. The socket files are removed if they are still ours; who waits in the backlog is told so
+    /// by the kernel.
+    pub(crate) fn close(&mut self) {
+        for door in self.doors.drain(..) {
+            door.bound.unlink();
+        }
+    }
+
+    fn pause(&mut self, now: Instant) -> Accepted {
+        self.paused_until = Some(now + PAUSE);
+        Accepted::ShortOfFds
+    }
+
+    fn poll_doors(&self, cx: &mut Context<'_>) -> Poll<io::Result<(OwnedFd, Kind)>> {
+        for door in &self.doors {
+            while let Poll::Ready(guard) = door.socket.poll_read_ready(cx) {
+                match fdpass::accept(door.socket.get_ref().as_fd()) {
+                    Ok(peer) => return Poll::Ready(Ok((peer, door.kind))),
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => guard?.clear_ready(),
+                    // The peer has hung up before we came.
+                    Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl Door {
+    fn open((socket, bound): (OwnedFd, Bound), kind: Kind) -> Result<Self, BindError> {
+        let path = bound.path().to_owned();
+        let socket =
+            Watched::new(socket, Interest::READABLE).map_err(|source| BindError::Io { path, source })?;
+        Ok(Self { socket, kind, bound })
+    }
+}
+
+/// The kernel gives out the lowest free number: a high one means that all below are in use. The limit is asked
+/// each time, since an operator may change it from outside.
+fn is_short_of_fds(newest: &OwnedFd) -> bool {
+    let number = u64::try_from(newest.as_raw_fd()).unwrap_or(u64::MAX);
+    getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(limit, _)| number.saturating_add(HEAD_ROOM) > limit)
+}

@@ -1,0 +1,191 @@
+//! The fleet in numbers. In: what happens to leases, workers' snapshots. Out: Prometheus text.
+//!
+//! Handoffs, refusals and endings are counted from leases. Bytes, events and durations come as cumulative
+//! snapshots from the workers; the sums of the dead are kept, so no counter ever goes down.
+//!
+//! Never: takes a label from a request.
+
+mod names;
+mod render;
+mod summary;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use handoff_config::Benchmark;
+use handoff_shared::ids::{SlotId, WorkerId};
+use handoff_shared::message::Outcome;
+use handoff_shared::metric::{HANDOFF_FIRST_BOUND, Histogram, Snapshot};
+use metrics::{counter, gauge};
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+
+use crate::fleet::{Cause, LeaseEnding, Refusal};
+use crate::listener::Rejection;
+
+pub(crate) use summary::Summary;
+
+/// All numbers.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    /// None with `--benchmark`: no updates.
+    prometheus: Option<PrometheusHandle>,
+    summary: Summary,
+    handoff_duration: Histogram,
+    /// The newest snapshot of each living worker.
+    living: BTreeMap<WorkerId, Snapshot>,
+    /// What the dead had counted.
+    dead: Snapshot,
+}
+
+impl Metrics {
+    /// Every metric exists from here on, with value 0.
+    pub(crate) fn start(benchmark: Benchmark, backends: &[&str]) -> Self {
+        let prometheus = match benchmark {
+            Benchmark::On => None,
+            Benchmark::Off => {
+                let recorder = PrometheusBuilder::new().build_recorder();
+                let handle = recorder.handle();
+                // A second recorder in one process: only in tests, where the first one is as good.
+                let _ = metrics::set_global_recorder(recorder);
+                Some(handle)
+            }
+        };
+        let mut dead = Snapshot::default();
+        for name in backends {
+            dead.counts.backend(name);
+        }
+        let metrics = Self {
+            prometheus,
+            summary: Summary::default(),
+            handoff_duration: Histogram::default(),
+            living: BTreeMap::new(),
+            dead,
+        };
+        names::describe_all();
+        metrics
+    }
+
+    /// A peer has connected.
+    pub(crate) fn connected(&self) {
+        counter!(names::CONNECTIONS).increment(1);
+    }
+
+    /// A handoff has become a lease, or is refused at once.
+    pub(crate) fn received(&mut self, taken_to_receive: Duration) {
+        counter!(names::HANDOFFS).increment(1);
+        self.handoff_duration.record(HANDOFF_FIRST_BOUND, taken_to_receive.as_secs_f64());
+        self.summary.started += 1;
+    }
+
+    /// A peer brought no handoff.
+    pub(crate) fn rejected(&self, rejection: &Rejection) {
+        let (reason, exact) = names::rejection(rejection);
+        counter!(names::HANDOFF_ERRORS, "reason" => reason).increment(1);
+        counter!(names::REJECTIONS, "reason" => exact).increment(1);
+    }
+
+    /// A lease got a constant answer.
+    pub(crate) fn refused(&mut self, refusal: Refusal) {
+        self.summary.failed += 1;
+        counter!(names::ENDINGS, "outcome" => names::refusal(refusal)).increment(1);
+        match refusal {
+            Refusal::Full | Refusal::NoWorker => counter!(names::CONNECTIONS_REJECTED).increment(1),
+            Refusal::ShuttingDown => counter!(names::STREAM_ERRORS, "reason" => "canceled").increment(1),
+            Refusal::WorkerCrashed => counter!(names::STREAM_ERRORS, "reason" => "other").increment(1),
+        }
+    }
+
+    /// A lease has ended.
+    pub(crate) fn ended(&mut self, ending: LeaseEnding) {
+        counter!(names::ENDINGS, "outcome" => names::ending(ending)).increment(1);
+        let reason = match ending {
+            LeaseEnding::Released(Outcome::Complete | Outcome::Answered) => {
+                self.summary.completed += 1;
+                return;
+            }
+            LeaseEnding::Released(Outcome::Refused) => {
+                self.summary.failed += 1;
+                counter!(names::HANDOFF_ERRORS, "reason" => "other").increment(1);
+                return;
+            }
+            LeaseEnding::Released(outcome) => names::stream_error(outcome),
+            LeaseEnding::EpitaphLost => "other",
+        };
+        self.summary.failed += 1;
+        counter!(names::STREAM_ERRORS, "reason" => reason).increment(1);
+    }
+
+    pub(crate) fn spawned(&self, slot: SlotId, cause: Cause) {
+        let restarts = counter!(names::RESTARTS, "slot" => slot.to_string(), "reason" => names::cause(cause));
+        restarts.increment(u64::from(cause != Cause::Start));
+    }
+
+    pub(crate) fn redispatched(&self) {
+        counter!(names::REDISPATCHES).increment(1);
+    }
+
+    pub(crate) fn epitaph(&self) {
+        counter!(names::EPITAPHS).increment(1);
+    }
+
+    pub(crate) fn dup_dropped(&self) {
+        counter!(names::DUPS_DROPPED).increment(1);
+    }
+
+    pub(crate) fn short_of_fds(&self) {
+        counter!(names::ACCEPT_PAUSES).increment(1);
+    }
+
+    pub(crate) fn channel_full(&self) {
+        counter!(names::CHANNEL_FULL).increment(1);
+    }
+
+    /// `done`, `refused`, `cannot_start`, …
+    pub(crate) fn reloaded(&self, result: &'static str) {
+        counter!(names::RELOADS, "result" => result).increment(1);
+    }
+
+    /// A worker's newest snapshot takes the place of the one before.
+    pub(crate) fn snapshot(&mut self, worker: WorkerId, snapshot: Snapshot) {
+        self.living.insert(worker, snapshot);
+    }
+
+    /// The worker is dead: what it had counted is kept.
+    pub(crate) fn bury(&mut self, worker: WorkerId) {
+        if let Some(last) = self.living.remove(&worker) {
+            add(&mut self.dead, &last);
+        }
+    }
+
+    /// Live leases, those with a worker, now.
+    pub(crate) fn load(&mut self, leases: usize, streams: usize) {
+        self.summary.peak = self.summary.peak.max(streams);
+        gauge!(names::ACTIVE_CONNECTIONS).set(small(leases));
+        gauge!(names::ACTIVE_STREAMS).set(small(streams));
+        gauge!(names::PEAK_STREAMS).set(small(self.summary.peak));
+    }
+
+    /// For `--benchmark`, at shutdown.
+    pub(crate) fn summary(&self) -> Summary {
+        Summary { bytes_sent: self.total().counts.bytes_sent, ..self.summary }
+    }
+
+    fn total(&self) -> Snapshot {
+        let mut total = self.dead.clone();
+        for snapshot in self.living.values() {
+            add(&mut total, snapshot);
+        }
+        total
+    }
+}
+
+fn add(sum: &mut Snapshot, snapshot: &Snapshot) {
+    sum.counts.add(&snapshot.counts);
+    sum.log_lines_dropped += snapshot.log_lines_dropped;
+    sum.channel_full += snapshot.channel_full;
+}
+
+/// Exact up to 2³²: more streams than any machine holds.
+fn small(number: usize) -> f64 {
+    f64::from(u32::try_from(number).unwrap_or(u32::MAX))
+}

@@ -1,0 +1,178 @@
+//! Prometheus text: the exporter's own output, and behind it what is not the exporter's: the workers'
+//! counters and histograms with their exact buckets, and gauges whose labels come and go.
+
+use handoff_shared::metric::{
+    DURATION_FIRST_BOUND, FIRST_BYTE_FIRST_BOUND, HANDOFF_FIRST_BOUND, Histogram, bounds,
+};
+use metrics::{Key, Label};
+use metrics_exporter_prometheus::LabelSet;
+use metrics_exporter_prometheus::formatting::{write_help_line, write_metric_line, write_type_line};
+
+use super::Metrics;
+use crate::fleet::{Report, WorkerReport};
+
+impl Metrics {
+    /// Everything, as `/metrics` serves it.
+    pub(crate) fn render(&self, report: &Report, lines_dropped: u64) -> String {
+        let Some(prometheus) = &self.prometheus else {
+            return "# --benchmark: metrics are off\n".to_owned();
+        };
+        let mut text = Text(prometheus.render());
+        self.render_workers_counts(&mut text, lines_dropped);
+        render_fleet(&mut text, report);
+        text.0
+    }
+
+    fn render_workers_counts(&self, text: &mut Text, lines_dropped: u64) {
+        let total = self.total();
+        let counts = &total.counts;
+        text.single("daemon_bytes_sent_total", "counter", "bytes written to clients", counts.bytes_sent);
+        text.single("daemon_chunks_sent_total", "counter", "events written to clients", counts.events_sent);
+        let dropped = total.log_lines_dropped + lines_dropped;
+        text.single(
+            "handoffd_log_lines_dropped_total",
+            "counter",
+            "log lines that found the writer busy",
+            dropped,
+        );
+        let full = total.channel_full;
+        text.single(
+            "handoffd_worker_channel_full_total",
+            "counter",
+            "times a worker had to wait to report",
+            full,
+        );
+        text.head("daemon_backend_requests_total", "counter", "questions to a backend");
+        for backend in &counts.backends {
+            text.line("daemon_backend_requests_total", &by_backend(&backend.name), backend.requests);
+        }
+        text.head("daemon_backend_errors_total", "counter", "questions that a backend did not answer well");
+        for backend in &counts.backends {
+            text.line("daemon_backend_errors_total", &by_backend(&backend.name), backend.errors);
+        }
+        let plain = labels(&[]);
+        text.head("daemon_handoff_duration_seconds", "histogram", "from a connection to its handoff");
+        text.histogram(
+            "daemon_handoff_duration_seconds",
+            &plain,
+            HANDOFF_FIRST_BOUND,
+            &self.handoff_duration,
+        );
+        text.head(
+            "daemon_stream_duration_seconds",
+            "histogram",
+            "from a handoff's receipt to the end of its stream",
+        );
+        text.histogram(
+            "daemon_stream_duration_seconds",
+            &plain,
+            DURATION_FIRST_BOUND,
+            &counts.stream_duration,
+        );
+        text.head("daemon_backend_duration_seconds", "histogram", "from a question to the end of the answer");
+        for backend in &counts.backends {
+            let labels = by_backend(&backend.name);
+            text.histogram(
+                "daemon_backend_duration_seconds",
+                &labels,
+                DURATION_FIRST_BOUND,
+                &backend.duration,
+            );
+        }
+        text.head("daemon_backend_ttfb_seconds", "histogram", "from a question to the first event");
+        for backend in &counts.backends {
+            let labels = by_backend(&backend.name);
+            text.histogram(
+                "daemon_backend_ttfb_seconds",
+                &labels,
+                FIRST_BYTE_FIRST_BOUND,
+                &backend.first_byte,
+            );
+        }
+    }
+}
+
+fn render_fleet(text: &mut Text, report: &Report) {
+    text.head("handoffd_build_info", "gauge", "always 1; the version is in the label");
+    text.line("handoffd_build_info", &labels(&[("version", env!("CARGO_PKG_VERSION").to_owned())]), 1);
+    text.single("handoffd_generation", "gauge", "what new workers are of", u64::from(report.generation.0));
+    text.single("handoffd_max_connections", "gauge", "live leases at most", u64::from(report.leases_max));
+    text.single(
+        "handoffd_leases_queued",
+        "gauge",
+        "leases that wait for a worker",
+        report.leases_queued as u64,
+    );
+    text.head("handoffd_workers", "gauge", "workers by state");
+    for state in ["starting", "ready", "draining", "dying", "backoff"] {
+        let count = report.workers.iter().filter(|worker| worker.state == state).count();
+        text.line("handoffd_workers", &labels(&[("state", state.to_owned())]), count);
+    }
+    let gauges: [Gauge; 3] = [
+        ("handoffd_leases", "live leases of a worker", |worker| Some(f64::from(worker.leases))),
+        ("handoffd_worker_rss_bytes", "resident memory as of the last beat", |worker| {
+            Some(rounded(worker.rss_bytes))
+        }),
+        ("handoffd_worker_beat_age_seconds", "time since the last beat", |worker| {
+            worker.beat_age.map(|age| age.as_secs_f64())
+        }),
+    ];
+    for (name, help, value) in gauges {
+        text.head(name, "gauge", help);
+        for worker in report.workers.iter().filter(|worker| worker.worker.is_some()) {
+            if let Some(value) = value(worker) {
+                text.line(name, &by_worker(worker), value);
+            }
+        }
+    }
+}
+
+type Gauge = (&'static str, &'static str, fn(&WorkerReport) -> Option<f64>);
+
+struct Text(String);
+
+impl Text {
+    fn head(&mut self, name: &str, kind: &str, help: &str) {
+        write_help_line(&mut self.0, name, None, None, help);
+        write_type_line(&mut self.0, name, None, None, kind);
+    }
+
+    fn line(&mut self, name: &str, labels: &LabelSet, value: impl std::fmt::Display) {
+        write_metric_line::<&str, _>(&mut self.0, name, None, labels, None, value, None);
+    }
+
+    fn single(&mut self, name: &str, kind: &str, help: &str, value: u64) {
+        self.head(name, kind, help);
+        self.line(name, &labels(&[]), value);
+    }
+
+    fn histogram(&mut self, name: &str, labels: &LabelSet, first_bound: f64, histogram: &Histogram) {
+        let mut count = 0;
+        for (bound, bucket) in bounds(first_bound).zip(histogram.buckets) {
+            count += bucket;
+            write_metric_line(&mut self.0, name, Some("bucket"), labels, Some(("le", bound)), count, None);
+        }
+        let all = histogram.count();
+        write_metric_line(&mut self.0, name, Some("bucket"), labels, Some(("le", "+Inf")), all, None);
+        write_metric_line::<&str, _>(&mut self.0, name, Some("sum"), labels, None, histogram.sum, None);
+        write_metric_line::<&str, _>(&mut self.0, name, Some("count"), labels, None, all, None);
+    }
+}
+
+fn labels(pairs: &[(&'static str, String)]) -> LabelSet {
+    let labels: Vec<Label> = pairs.iter().map(|(name, value)| Label::new(*name, value.clone())).collect();
+    LabelSet::from_key_and_global(&Key::from_parts("", labels), &Default::default())
+}
+
+fn by_backend(name: &str) -> LabelSet {
+    labels(&[("backend", name.to_owned())])
+}
+
+fn by_worker(worker: &WorkerReport) -> LabelSet {
+    labels(&[("slot", worker.slot.to_string()), ("generation", worker.generation.to_string())])
+}
+
+#[expect(clippy::cast_precision_loss, reason = "a gauge of bytes; exact up to 8 PiB")]
+fn rounded(bytes: u64) -> f64 {
+    bytes as f64
+}

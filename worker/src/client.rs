@@ -1,0 +1,153 @@
+//! A client's socket. In: bytes to write. Out: bytes written, and the news that the client is gone.
+//!
+//! Never: blocks, closes with unread bytes where it can help it (the kernel would reset the connection and the
+//! client would lose the tail), waits without watching whether the client is still there.
+
+use std::future::poll_fn;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use handoff_config::HalfClose;
+use handoff_shared::fdpass::Watched;
+use nix::errno::Errno;
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+use nix::sys::socket::{MsgFlags, Shutdown, recv, send, setsockopt, shutdown, sockopt};
+use tokio::io::Interest;
+use tokio::time::timeout;
+
+use crate::drain::Drain;
+
+/// Request bytes that are read away for one client: a pipelined request, the rest of a body.
+const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
+
+/// One client.
+#[derive(Debug)]
+pub(crate) struct Client {
+    socket: Watched,
+    half_close: HalfClose,
+    write_timeout: Duration,
+    discarded_bytes: usize,
+    /// It has sent its FIN, which does not count as leaving.
+    has_half_closed: bool,
+}
+
+/// Why bytes did not go out.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WriteError {
+    /// Reset, hung up, or half-closed where that counts.
+    #[error("client is gone")]
+    Gone,
+    /// No byte for `write_timeout`.
+    #[error("client does not read")]
+    TooSlow,
+    /// The worker's drain ended while the client was not reading.
+    #[error("drain is over")]
+    Cut,
+}
+
+impl Client {
+    /// Takes a client's socket over.
+    ///
+    /// # Errors
+    /// When the kernel does not know it as a connected socket.
+    pub(crate) fn new(socket: OwnedFd, half_close: HalfClose, write_timeout: Duration) -> io::Result<Self> {
+        let flags = OFlag::from_bits_retain(fcntl(&socket, FcntlArg::F_GETFL)?);
+        fcntl(&socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+        // A Unix socket has no such option.
+        let _ = setsockopt(&socket, sockopt::TcpNoDelay, &true);
+        let socket = Watched::new(socket, Interest::READABLE | Interest::WRITABLE)?;
+        Ok(Self { socket, half_close, write_timeout, discarded_bytes: 0, has_half_closed: false })
+    }
+
+    /// Writes all of it. Each byte of progress starts `write_timeout` again.
+    pub(crate) async fn write(&mut self, mut bytes: &[u8], drain: &Drain) -> Result<(), WriteError> {
+        while !bytes.is_empty() {
+            match self.try_write(bytes) {
+                Ok(written) => bytes = &bytes[written..],
+                Err(Errno::EAGAIN) => self.wait_writable(drain).await?,
+                Err(Errno::EINTR) => {}
+                Err(_) => return Err(WriteError::Gone),
+            }
+        }
+        Ok(())
+    }
+
+    /// Ready when the client is gone. What it sends meanwhile is read and thrown away.
+    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut scratch = [0; 4096];
+        while let Poll::Ready(ready) = self.socket.poll_read_ready(cx) {
+            if self.has_half_closed || self.discarded_bytes >= DISCARDED_BYTES_MAX {
+                // Nothing more is read; a reset is all that counts now.
+                let is_reset = ready.is_ok_and(|ready| ready.ready().is_write_closed());
+                return if is_reset { Poll::Ready(()) } else { Poll::Pending };
+            }
+            match recv(self.socket.as_raw_fd(), &mut scratch, MsgFlags::MSG_DONTWAIT) {
+                Ok(0) => match self.half_close {
+                    HalfClose::Gone => return Poll::Ready(()),
+                    HalfClose::Serve => self.has_half_closed = true,
+                },
+                Ok(bytes) => self.discarded_bytes += bytes,
+                Err(Errno::EAGAIN) => match ready {
+                    Ok(mut ready) => ready.clear_ready(),
+                    Err(_) => return Poll::Ready(()),
+                },
+                Err(Errno::EINTR) => {}
+                Err(_) => return Poll::Ready(()),
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Ends the stream towards the client, then reads until it hangs up, or for at most `linger`.
+    pub(crate) async fn finish(mut self, linger: Duration) {
+        // Not only close: the supervisor's dup keeps the connection open.
+        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Write);
+        self.half_close = HalfClose::Gone;
+        if !self.has_half_closed {
+            let _ = timeout(linger, poll_fn(|cx| self.poll_gone(cx))).await;
+        }
+    }
+
+    /// Nothing more is to be said to somebody who does not listen. The supervisor's dup must not keep the
+    /// connection open.
+    pub(crate) fn abort(self) {
+        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
+    }
+
+    fn try_write(&self, bytes: &[u8]) -> nix::Result<usize> {
+        send(
+            self.socket.get_ref().as_fd().as_raw_fd(),
+            bytes,
+            MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT,
+        )
+    }
+
+    async fn wait_writable(&mut self, drain: &Drain) -> Result<(), WriteError> {
+        let patience = self.write_timeout;
+        let change = poll_fn(|cx| {
+            if self.poll_gone(cx).is_ready() {
+                return Poll::Ready(Err(WriteError::Gone));
+            }
+            self.poll_writable(cx).map(Ok)
+        });
+        tokio::select! {
+            biased;
+            change = timeout(patience, change) => change.unwrap_or(Err(WriteError::TooSlow)),
+            () = drain.is_over() => Err(WriteError::Cut),
+        }
+    }
+
+    /// The readiness that led to EAGAIN is stale: forget it, and wait for the next.
+    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        match self.socket.poll_write_ready(cx) {
+            Poll::Ready(Ok(mut ready)) => {
+                ready.clear_ready();
+                Poll::Ready(())
+            }
+            Poll::Ready(Err(_)) => Poll::Ready(()),
+            Poll::Pending => Poll::Pending,
+        }
+    }
+}

@@ -1,0 +1,26 @@
+//! `handoffd-worker`: one client after the other, many at a time. In: leases from the supervisor. Out: streams
+//! to clients, reports to the supervisor.
+//!
+//! Never: opens a listening socket, keeps state that another worker needs, writes to a client before the
+//! supervisor knows that it will.
+//!
+//! `inbox` receives; `session` is one client from start to end, with `request`, `upstream`, `format` and
+//! `client` as its rooms; `report` tells the supervisor; `drain` knows when it is enough.
+
+#![forbid(unsafe_code)]
+
+mod client;
+mod drain;
+pub mod event;
+pub mod failure;
+pub mod format;
+pub mod head;
+mod inbox;
+mod json;
+mod report;
+pub mod request;
+mod session;
+pub mod sse;
+pub mod upstream;
+
+pub use inbox::{InboxError, work};

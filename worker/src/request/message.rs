@@ -1,0 +1,86 @@
+//! The conversation. Each message is checked for what every upstream needs, and otherwise left as it is.
+
+use serde_json::value::RawValue;
+
+use super::error::BadHandoff;
+use super::raw::{Keys, Object, Value, decode, list};
+
+/// One message, untouched.
+#[derive(Clone, Debug)]
+pub struct Message {
+    /// Who speaks.
+    pub role: Role,
+    /// The whole message as the site wrote it: an object with a role.
+    pub json: Box<RawValue>,
+}
+
+/// Who speaks, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// `system` or `developer`.
+    System,
+    /// `user`.
+    User,
+    /// Assistants, tools, and whatever comes.
+    Other,
+}
+
+impl Message {
+    /// Its text; of several text parts, each on its own line.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let Ok(message) = Object::read("", self.json.get(), Keys::Only(&["content"])) else {
+            return String::new();
+        };
+        match message.value("content") {
+            Value::Text(json) => decode(json).unwrap_or_default(),
+            Value::Array(json) => {
+                let texts: Vec<String> =
+                    list(json).unwrap_or_default().into_iter().filter_map(part_text).collect();
+                texts.join("\n")
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => String::new(),
+        }
+    }
+
+    fn read(index: usize, raw: &RawValue) -> Result<Self, BadHandoff> {
+        let refuse = |allowed| BadHandoff::value(format!("messages[{index}]"), allowed);
+        let message = Object::read("", raw.get(), Keys::Only(&["role", "content"]))
+            .map_err(|_| refuse("an object with a role and a content"))?;
+        let Value::Text(role) = message.value("role") else {
+            return Err(refuse("an object with a role that is a string"));
+        };
+        match message.value("content") {
+            Value::Null | Value::Text(_) | Value::Array(_) => {}
+            Value::Bool(_) | Value::Number(_) | Value::Object(_) => {
+                return Err(refuse("an object with a content that is a string, null or an array of parts"));
+            }
+        }
+        let role = match decode(role).as_deref() {
+            Some("system" | "developer") => Role::System,
+            Some("user") => Role::User,
+            Some(_) | None => Role::Other,
+        };
+        Ok(Self { role, json: raw.to_owned() })
+    }
+}
+
+/// The payload's `messages`; absent ones are none.
+pub(super) fn read(object: &Object<'_>) -> Result<Vec<Message>, BadHandoff> {
+    let refuse = || object.refuse("messages", "an array of at most 10000 messages");
+    match object.value("messages") {
+        Value::Null => Ok(Vec::new()),
+        Value::Array(json) => {
+            let items = list(json).ok_or_else(refuse)?;
+            items.into_iter().enumerate().map(|(index, raw)| Message::read(index, raw)).collect()
+        }
+        Value::Bool(_) | Value::Number(_) | Value::Text(_) | Value::Object(_) => Err(refuse()),
+    }
+}
+
+fn part_text(part: &RawValue) -> Option<String> {
+    match Object::read("", part.get(), Keys::Only(&["text"])).ok()?.value("text") {
+        Value::Text(json) => decode(json),
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => None,
+    }
+}

@@ -1,0 +1,219 @@
+//! What the site asks for. In: the bytes of one handoff message, trusted by nobody. Out: a [`ChatRequest`]
+//! whose every value is valid, or a [`BadHandoff`] that names the key and what is allowed.
+//! Never: panics, recurses with the depth of the JSON, repeats the payload's content in an error.
+//!
+//! Values that only an upstream understands (messages, `extra_body`) stay raw JSON: passed on untouched, byte
+//! for byte, where a parsed tree would reorder keys, round numbers, and take many times the memory.
+
+mod envelope;
+mod error;
+mod headers;
+mod lenient;
+mod message;
+mod options;
+mod raw;
+#[cfg(test)]
+mod tests;
+
+use std::borrow::Cow;
+use std::time::Duration;
+
+use handoff_shared::message::Format;
+use serde_json::value::RawValue;
+
+pub use envelope::Envelope;
+pub use error::BadHandoff;
+pub use message::{Message, Role};
+pub use options::{Include, Method, MockOptions, OnDisconnect};
+
+use raw::{Keys, Object};
+
+/// One valid handoff.
+#[derive(Clone, Debug)]
+pub struct ChatRequest {
+    /// The question, when there are no messages.
+    pub prompt: Option<String>,
+    /// The conversation; wins over the prompt.
+    pub messages: Vec<Message>,
+    /// Goes first. None also when the messages have a system message of their own.
+    pub system: Option<String>,
+    /// None: the configured default.
+    pub model: Option<String>,
+    /// To the upstream.
+    pub max_tokens: Option<u32>,
+    /// To the upstream; finite.
+    pub temperature: Option<f64>,
+    /// Who asks; for the log, free of control characters.
+    pub user_id: Option<String>,
+    /// Visible ASCII, so safe in a header; none: derives from the lease.
+    pub request_id: Option<String>,
+    /// A configured backend by name.
+    pub backend: Option<String>,
+    /// A JSON object to merge into the upstream's body.
+    pub extra_body: Option<Box<RawValue>>,
+    /// For the response head: token names, values free of control characters.
+    pub response_headers: Vec<(String, String)>,
+    /// How events are written.
+    pub format: Format,
+    /// What events carry besides the answer.
+    pub include: Include,
+    /// Between heartbeats.
+    pub heartbeat: Option<Duration>,
+    /// What becomes of the upstream's answer when the client leaves.
+    pub on_disconnect: Option<OnDisconnect>,
+    /// For the upstream's `X-Test-Pattern` header; visible ASCII.
+    pub test_pattern: Option<String>,
+    /// Where an interrupted client was; from the payload, else from its header.
+    pub last_event_id: Option<String>,
+    /// As Apache saw it, else as the payload says.
+    pub client_ip: Option<String>,
+    /// W3C trace context, visible ASCII; from the payload, else from the client's header.
+    pub traceparent: Option<String>,
+    /// The page's origin; from the payload, else from the client's header.
+    pub origin: Option<String>,
+    /// As Apache saw it, else as the payload says.
+    pub proto: Option<String>,
+    /// As Apache saw it, else as the payload says, else GET.
+    pub method: Method,
+    /// What a developer asks of the mock.
+    pub mock: MockOptions,
+    /// What our own Apache module knows of the request.
+    pub envelope: Option<Envelope>,
+}
+
+/// The payload's keys that are read. All others are ignored, whatever they hold.
+const KEYS: &[&str] = &[
+    "prompt",
+    "messages",
+    "system",
+    "model",
+    "max_tokens",
+    "temperature",
+    "user_id",
+    "request_id",
+    "backend",
+    "extra_body",
+    "response_headers",
+    "format",
+    "include",
+    "heartbeat",
+    "on_disconnect",
+    "test_pattern",
+    "last_event_id",
+    "client_ip",
+    "traceparent",
+    "origin",
+    "proto",
+    "method",
+    "mock",
+    "langgraph_input",
+];
+
+/// Reads one handoff message.
+///
+/// # Errors
+/// A [`BadHandoff`] says what the site has to change.
+pub fn parse(message: &[u8]) -> Result<ChatRequest, BadHandoff> {
+    let (envelope, payload) = envelope::split(trim(message))?;
+    let payload = trim(payload);
+    if payload.is_empty() {
+        return Err(BadHandoff::NoPayload);
+    }
+    let payload = std::str::from_utf8(payload).map_err(|_| BadHandoff::NotUtf8)?;
+    if !payload.starts_with('{') {
+        return Err(BadHandoff::NotAnObject);
+    }
+    let object = Object::read("", payload, Keys::Only(KEYS))
+        .map_err(|e| BadHandoff::Syntax { line: e.line(), column: e.column() })?;
+
+    let request = ChatRequest::read(&object, envelope)?;
+    if request.asks_nothing() && object.value("langgraph_input").is_null() {
+        return Err(BadHandoff::NoPrompt);
+    }
+    Ok(request)
+}
+
+/// The method of a message that may not parse: an answer to HEAD has no body, a refusal neither.
+#[must_use]
+pub fn method_of(message: &[u8]) -> Method {
+    match envelope::split(trim(message)) {
+        Ok((Some(envelope), _)) => envelope.method(),
+        Ok((None, _)) | Err(_) => Method::Get,
+    }
+}
+
+impl ChatRequest {
+    /// The client has seen this stream's end: there is nothing left to send.
+    #[must_use]
+    pub fn already_finished(&self) -> bool {
+        self.last_event_id.as_deref().is_some_and(|id| id.ends_with(":end"))
+    }
+
+    /// What the user said last: the text of the last user message, else the prompt.
+    #[must_use]
+    pub fn last_user_text(&self) -> Cow<'_, str> {
+        match self.messages.iter().rev().find(|message| message.role == Role::User) {
+            Some(message) => Cow::Owned(message.text()),
+            None => Cow::Borrowed(self.prompt.as_deref().unwrap_or_default()),
+        }
+    }
+
+    /// An upstream would be paid for nothing.
+    fn asks_nothing(&self) -> bool {
+        let prompt_is_blank = self.prompt.as_deref().is_none_or(|prompt| prompt.trim().is_empty());
+        let needs_none = self.method == Method::Head || self.already_finished();
+        prompt_is_blank && self.messages.is_empty() && !needs_none
+    }
+
+    fn read(object: &Object<'_>, envelope: Option<Envelope>) -> Result<Self, BadHandoff> {
+        let seen = envelope.as_ref();
+        let header = |name| seen.and_then(|envelope| envelope.header(name)).map(str::to_owned);
+        let messages = message::read(object)?;
+        let has_system = messages.iter().any(|message| message.role == Role::System);
+        Ok(Self {
+            prompt: object.text("prompt")?,
+            system: object.text("system")?.filter(|_| !has_system),
+            messages,
+            model: object.label("model")?,
+            max_tokens: object.number("max_tokens", "a whole number from 1", |n| *n > 0)?,
+            temperature: object.number("temperature", "a number", |t: &f64| t.is_finite())?,
+            user_id: object.label("user_id")?,
+            request_id: object.token("request_id")?,
+            backend: object.label("backend")?,
+            extra_body: object.extra_body()?,
+            response_headers: headers::read(object)?,
+            format: object.format()?,
+            include: object.include()?,
+            heartbeat: object.heartbeat()?,
+            on_disconnect: object.on_disconnect()?,
+            test_pattern: object.token("test_pattern")?,
+            last_event_id: object.text("last_event_id")?.or_else(|| header("last-event-id")),
+            client_ip: seen.and_then(|e| e.client.clone()).or(object.label("client_ip")?),
+            // Often the browser's own: a bad one is no reason to refuse its question.
+            traceparent: object
+                .text("traceparent")?
+                .or_else(|| header("traceparent"))
+                .filter(|t| lenient::is_token(t)),
+            origin: object.label("origin")?.or_else(|| header("origin")),
+            proto: seen.and_then(|e| e.proto.clone()).or(object.label("proto")?),
+            method: match seen {
+                Some(envelope) => envelope.method(),
+                None => object.text("method")?.map_or(Method::Get, |name| Method::from_name(&name)),
+            },
+            mock: object.mock()?,
+            envelope,
+        })
+    }
+}
+
+/// Without the NULs and white space around it: the module sends one NUL for no data, PHP adds newlines.
+fn trim(mut bytes: &[u8]) -> &[u8] {
+    let blank = |byte: &u8| byte.is_ascii_whitespace() || matches!(byte, 0 | 0x0b);
+    while let Some((_, rest)) = bytes.split_first().filter(|(first, _)| blank(first)) {
+        bytes = rest;
+    }
+    while let Some((_, rest)) = bytes.split_last().filter(|(last, _)| blank(last)) {
+        bytes = rest;
+    }
+    bytes
+}

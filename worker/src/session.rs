@@ -1,0 +1,199 @@
+//! One client, from start to end. In: a lease with its fd and payload. Out: bytes to the client, and exactly
+//! one outcome.
+//!
+//! Never: writes a byte before the supervisor knows it will, waits for anything without watching the client,
+//! lets a truncated answer look complete.
+
+mod clock;
+mod story;
+mod stream;
+
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use handoff_shared::limits::MEMFD_BYTES_MAX;
+use handoff_shared::memfd;
+use handoff_shared::message::{Format, Handoff, Outcome};
+use handoff_shared::metric::DURATION_FIRST_BOUND;
+
+use crate::client::{Client, WriteError};
+use crate::failure::{Code, Failure};
+use crate::format;
+use crate::head::Reply;
+use crate::inbox::Room;
+use crate::report::Held;
+use crate::request::{self, ChatRequest, Method};
+use crate::upstream::Answer;
+use story::Story;
+use stream::Stream;
+
+/// An epitaph's client is waited for this long at most.
+const EPITAPH_LINGER: Duration = Duration::from_millis(500);
+
+/// A handoff as it was received.
+#[derive(Debug)]
+pub(crate) struct Task {
+    pub(crate) handoff: Handoff,
+    pub(crate) client: OwnedFd,
+    pub(crate) memfd: Option<OwnedFd>,
+    pub(crate) received_at: Instant,
+}
+
+/// Serves one client. The guard tells the supervisor when this ends, however it ends.
+pub(crate) async fn serve(room: Rc<Room>, held: Held, task: Task) {
+    let mut story = Story::new(held.lease, task.received_at);
+    let config = &room.configure.config;
+    let outcome = match Client::new(task.client, config.client.half_close, config.server.write_timeout) {
+        Ok(client) => converse(&room, &held, client, task.handoff, task.memfd, &mut story).await,
+        Err(error) => {
+            tracing::debug!(%error, lease = %held.lease, "client's socket is dead");
+            Outcome::ClientGone
+        }
+    };
+    story.log(outcome, &room.configure);
+    room.counts
+        .borrow_mut()
+        .stream_duration
+        .record(DURATION_FIRST_BOUND, task.received_at.elapsed().as_secs_f64());
+    held.end(outcome);
+}
+
+/// Parses the request, and answers it.
+async fn converse(
+    room: &Room,
+    held: &Held,
+    client: Client,
+    handoff: Handoff,
+    memfd: Option<OwnedFd>,
+    story: &mut Story,
+) -> Outcome {
+    let lease = handoff.lease.to_string();
+    let request = message(handoff, memfd).and_then(|message| match request::parse(&message) {
+        Ok(request) => Ok(request),
+        Err(bad) => Err((Failure::from(bad), request::method_of(&message))),
+    });
+    match request {
+        Ok(request) => {
+            story.tell(&request, &room.configure.config);
+            answer(room, held, client, request, lease, story).await
+        }
+        Err((failure, method)) => {
+            story.fail(&failure);
+            let head_only = method == Method::Head;
+            let reply = Reply { request_id: &lease, response_headers: &[], head_only };
+            let mut out = Vec::new();
+            reply.error(&mut out, &failure);
+            say(room, held, client, &out, Outcome::Refused, story).await
+        }
+    }
+}
+
+/// The whole message: what came inline, and the memfd that continues it.
+fn message(handoff: Handoff, memfd: Option<OwnedFd>) -> Result<Vec<u8>, (Failure, Method)> {
+    if handoff.truncated {
+        let failure =
+            Failure::new(Code::PayloadTooLarge, "the handoff is larger than server.handoff_buffer_size");
+        return Err((failure, Method::Get));
+    }
+    let mut message = handoff.inline.0;
+    if let (Some(memfd), Some(bytes)) = (memfd, handoff.memfd_bytes) {
+        let bytes = (bytes as usize).min(MEMFD_BYTES_MAX);
+        if let Err(error) = memfd::read_into(memfd, bytes, &mut message) {
+            tracing::warn!(%error, "payload cannot be read from its memfd");
+            return Err((Failure::new(Code::BadHandoff, "the payload cannot be read"), Method::Get));
+        }
+    }
+    Ok(message)
+}
+
+/// A request that makes sense: a head alone, the word that there is no more, or a stream.
+async fn answer(
+    room: &Room,
+    held: &Held,
+    client: Client,
+    request: ChatRequest,
+    lease: String,
+    story: &mut Story,
+) -> Outcome {
+    let request_id = request.request_id.clone().unwrap_or(lease);
+    let head_only = request.method == Method::Head;
+    let reply = Reply { request_id: &request_id, response_headers: &request.response_headers, head_only };
+    let mut out = Vec::new();
+    if head_only {
+        reply.stream_head(&mut out);
+        return say(room, held, client, &out, Outcome::Answered, story).await;
+    }
+    if request.already_finished() {
+        reply.no_content(&mut out);
+        return say(room, held, client, &out, Outcome::Answered, story).await;
+    }
+    match Answer::ask(&room.configure.config.backend, &request) {
+        Ok(upstream) => Stream::new(room, held, client, &request, reply, upstream, story).run().await,
+        Err(failure) => {
+            story.fail(&failure);
+            reply.error(&mut out, &failure);
+            say(room, held, client, &out, Outcome::Refused, story).await
+        }
+    }
+}
+
+/// A whole response at once.
+async fn say(
+    room: &Room,
+    held: &Held,
+    mut client: Client,
+    bytes: &[u8],
+    told: Outcome,
+    story: &mut Story,
+) -> Outcome {
+    held.commit(Format::Content).await;
+    let written = client.write(bytes, &room.drain).await;
+    story.wrote(room, bytes.len(), 0);
+    match written {
+        Ok(()) => {
+            client.finish(room.configure.config.client.linger).await;
+            told
+        }
+        Err(error) => {
+            client.abort();
+            outcome_of(&error)
+        }
+    }
+}
+
+/// The last event of a stream whose worker died: one write, and a short wait for the client to hang up.
+pub(crate) async fn bury(room: Rc<Room>, held: Held, client: OwnedFd, format: Format) {
+    let config = &room.configure.config;
+    let failure =
+        Failure::new(Code::WorkerCrashed, "the answer was cut off by an internal error, please retry");
+    let mut out = Vec::new();
+    format::epitaph(&mut out, format, &failure);
+    let outcome = match Client::new(client, config.client.half_close, config.server.write_timeout) {
+        Ok(mut client) => match client.write(&out, &room.drain).await {
+            Ok(()) => {
+                client.finish(EPITAPH_LINGER.min(config.client.linger)).await;
+                Outcome::EpitaphWritten
+            }
+            Err(WriteError::Gone) => {
+                client.abort();
+                Outcome::UnreportedEnd
+            }
+            Err(error) => {
+                client.abort();
+                outcome_of(&error)
+            }
+        },
+        Err(_) => Outcome::UnreportedEnd,
+    };
+    tracing::info!(lease = %held.lease, outcome = outcome.as_str(), "epitaph");
+    held.end(outcome);
+}
+
+fn outcome_of(error: &WriteError) -> Outcome {
+    match error {
+        WriteError::Gone => Outcome::ClientGone,
+        WriteError::TooSlow => Outcome::ClientTooSlow,
+        WriteError::Cut => Outcome::ShuttingDown,
+    }
+}

@@ -1,0 +1,128 @@
+//! The deadlines of one stream, on one timer. In: what happened when. Out: what is due.
+//! Never: touches the timer for each event: it is set to the earliest deadline that was known, and looks
+//! again when it rings.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use tokio::time::Sleep;
+
+/// What may be due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Due {
+    /// The head goes out, although there is no event yet.
+    Head,
+    /// The client has heard nothing for a while.
+    Heartbeat,
+    /// The upstream has said nothing for too long.
+    Idle,
+    /// The stream has taken too long altogether.
+    End,
+}
+
+/// The times that matter to one stream.
+#[derive(Debug)]
+pub(super) struct Clock {
+    timer: Pin<Box<Sleep>>,
+    pub(super) limits: Limits,
+    began_at: Instant,
+    /// The last event from the upstream.
+    heard_at: Instant,
+    /// The last write to the client.
+    wrote_at: Instant,
+    pub(super) head_sent: bool,
+}
+
+/// How long each of them may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) commit_after: Duration,
+    pub(super) heartbeat: Duration,
+    pub(super) idle: Duration,
+    pub(super) total: Option<Duration>,
+}
+
+impl Clock {
+    pub(super) fn new(now: Instant, limits: Limits) -> Self {
+        let mut clock = Self {
+            timer: Box::pin(tokio::time::sleep_until(now.into())),
+            limits,
+            began_at: now,
+            heard_at: now,
+            wrote_at: now,
+            head_sent: false,
+        };
+        let (at, _) = clock.next();
+        clock.timer.as_mut().reset(at.into());
+        clock
+    }
+
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.heard_at = now;
+    }
+
+    pub(super) fn wrote(&mut self, now: Instant) {
+        self.wrote_at = now;
+    }
+
+    /// Ready with what is due now.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
+        while Future::poll(self.timer.as_mut(), cx).is_ready() {
+            let (at, due) = self.next();
+            if at <= Instant::now() {
+                return Poll::Ready(due);
+            }
+            self.timer.as_mut().reset(at.into());
+        }
+        Poll::Pending
+    }
+
+    fn next(&self) -> (Instant, Due) {
+        let Limits { commit_after, heartbeat, idle, total } = self.limits;
+        let silence = match self.head_sent {
+            true => (self.wrote_at + heartbeat, Due::Heartbeat),
+            false => (self.began_at + commit_after, Due::Head),
+        };
+        let end = total.map(|total| (self.began_at + total, Due::End));
+        let candidates = [Some((self.heard_at + idle, Due::Idle)), end, Some(silence)];
+        candidates.into_iter().flatten().min_by_key(|(at, _)| *at).unwrap_or(silence)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clock(now: Instant) -> Clock {
+        let second = Duration::from_secs(1);
+        let limits = Limits { commit_after: second, heartbeat: 3 * second, idle: 5 * second, total: None };
+        Clock::new(now, limits)
+    }
+
+    #[tokio::test]
+    async fn silence_before_the_head_ends_with_the_head_and_after_it_with_a_heartbeat() {
+        let now = Instant::now();
+        let mut clock = clock(now);
+        assert_eq!(clock.next(), (now + Duration::from_secs(1), Due::Head));
+        clock.head_sent = true;
+        assert_eq!(clock.next(), (now + Duration::from_secs(3), Due::Heartbeat));
+    }
+
+    #[tokio::test]
+    async fn heartbeats_do_not_hide_a_silent_upstream() {
+        let now = Instant::now();
+        let mut clock = clock(now);
+        clock.head_sent = true;
+        clock.wrote(now + Duration::from_secs(4));
+        assert_eq!(clock.next(), (now + Duration::from_secs(5), Due::Idle));
+    }
+
+    #[tokio::test]
+    async fn a_long_stream_ends_at_its_limit_however_busy_it_is() {
+        let now = Instant::now();
+        let mut clock = clock(now);
+        clock.limits.total = Some(Duration::from_millis(500));
+        assert_eq!(clock.next(), (now + Duration::from_millis(500), Due::End));
+    }
+}

@@ -1,0 +1,95 @@
+//! What the log says about a session: one line, with everything but what was asked and answered.
+
+use std::time::Instant;
+
+use handoff_config::Config;
+use handoff_shared::ids::LeaseId;
+use handoff_shared::message::{Configure, Outcome};
+
+use crate::failure::Failure;
+use crate::inbox::Room;
+use crate::request::ChatRequest;
+use crate::upstream::MOCK;
+
+/// One session's facts, as they become known.
+#[derive(Debug)]
+pub(super) struct Story {
+    lease: LeaseId,
+    received_at: Instant,
+    first_byte_at: Option<Instant>,
+    events: u64,
+    bytes: u64,
+    request_id: Option<String>,
+    user_id: Option<String>,
+    model: Option<String>,
+    backend: Option<&'static str>,
+    /// Only where the operator has switched it on.
+    prompt: Option<String>,
+    error: Option<String>,
+}
+
+impl Story {
+    pub(super) fn new(lease: LeaseId, received_at: Instant) -> Self {
+        Self {
+            lease,
+            received_at,
+            first_byte_at: None,
+            events: 0,
+            bytes: 0,
+            request_id: None,
+            user_id: None,
+            model: None,
+            backend: None,
+            prompt: None,
+            error: None,
+        }
+    }
+
+    /// The request makes sense.
+    pub(super) fn tell(&mut self, request: &ChatRequest, config: &Config) {
+        self.request_id.clone_from(&request.request_id);
+        self.user_id.clone_from(&request.user_id);
+        self.model = Some(request.model.clone().unwrap_or_else(|| config.backend.default_model.clone()));
+        self.backend = Some(MOCK);
+        self.prompt = config.logging.prompts.then(|| request.last_user_text().into_owned());
+    }
+
+    pub(super) fn fail(&mut self, failure: &Failure) {
+        self.error = Some(failure.to_string());
+    }
+
+    /// Bytes have gone out, or were tried.
+    pub(super) fn wrote(&mut self, room: &Room, bytes: usize, events: u64) {
+        self.first_byte_at.get_or_insert_with(Instant::now);
+        self.bytes += bytes as u64;
+        self.events += events;
+        let mut counts = room.counts.borrow_mut();
+        counts.bytes_sent += bytes as u64;
+        counts.events_sent += events;
+    }
+
+    pub(super) fn log(&self, outcome: Outcome, configure: &Configure) {
+        let first_byte_ms = self.first_byte_at.map(|at| milliseconds(at - self.received_at));
+        tracing::info!(
+            outcome = outcome.as_str(),
+            request_id = self.request_id.as_deref().unwrap_or(&self.lease.to_string()),
+            user_id = self.user_id,
+            backend = self.backend,
+            model = self.model,
+            events = self.events,
+            bytes = self.bytes,
+            first_byte_ms,
+            duration_ms = milliseconds(self.received_at.elapsed()),
+            error = self.error,
+            prompt = self.prompt,
+            lease = %self.lease,
+            slot = configure.slot.0,
+            generation = configure.generation.0,
+            "session ended"
+        );
+    }
+}
+
+fn milliseconds(duration: std::time::Duration) -> f64 {
+    (duration.as_secs_f64() * 1e5).round() / 100.0
+}

@@ -1,0 +1,230 @@
+//! The embedded upstream: a canned answer, word by word, with the faults that a developer asks for.
+//! In: configuration and the last question. Out: steps, each with the delay before it.
+//! Never: waits, needs a network, keeps more than the question and its frame.
+
+use std::num::NonZeroU32;
+use std::time::Duration;
+
+use handoff_config::Mock;
+
+use crate::event::{Event, Usage};
+use crate::failure::{Code, Failure};
+use crate::request::MockOptions;
+
+/// A longer word is sent in pieces: prompts may come without any space.
+const WORD_BYTES_MAX: usize = 64;
+
+const BEFORE_ECHO: &str = "Hello from handoffd! You asked: ";
+const AFTER_ECHO: &str = "\n\nThis answer comes from the embedded mock, word by word, and costs nothing.";
+
+/// What comes next.
+#[derive(Clone, Debug)]
+pub struct Step {
+    /// To wait before it.
+    pub delay: Duration,
+    /// An event, or the failure that ends the answer.
+    pub event: Result<Event, Failure>,
+}
+
+/// One answer: its words, the finish, the usage; then nothing more.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    text: String,
+    /// Where the next word begins.
+    position: usize,
+    length: Option<NonZeroU32>,
+    token_delay: Duration,
+    first_token_delay: Duration,
+    fail_at: Option<NonZeroU32>,
+    prompt_words: u64,
+    words_sent: u64,
+    events_sent: u64,
+    stage: Stage,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Words,
+    Usage,
+    Over,
+}
+
+impl Answer {
+    /// The answer to this prompt. The request's options count only where the configuration allows it.
+    #[must_use]
+    pub fn new(config: &Mock, request: &MockOptions, prompt: &str) -> Self {
+        let request = if config.allow_request_options { *request } else { MockOptions::default() };
+        Self {
+            text: [BEFORE_ECHO, prompt, AFTER_ECHO].concat(),
+            position: 0,
+            length: request.length.or(config.length),
+            token_delay: request.token_delay.unwrap_or(config.token_delay),
+            first_token_delay: request.first_token_delay.unwrap_or(config.first_token_delay),
+            fail_at: request.fail_at.or(config.fail_at),
+            prompt_words: prompt.split_whitespace().map(|_| 1).sum(),
+            words_sent: 0,
+            events_sent: 0,
+            stage: Stage::Words,
+        }
+    }
+
+    fn next_event(&mut self) -> Option<Event> {
+        match self.stage {
+            Stage::Words => match self.next_word() {
+                Some(word) => Some(Event::Content(word)),
+                None => {
+                    self.stage = Stage::Usage;
+                    Some(Event::Finish { reason: "stop".to_owned() })
+                }
+            },
+            Stage::Usage => {
+                self.stage = Stage::Over;
+                Some(Event::Usage(Usage {
+                    prompt_tokens: self.prompt_words,
+                    completion_tokens: self.words_sent,
+                    total_tokens: self.prompt_words + self.words_sent,
+                }))
+            }
+            Stage::Over => None,
+        }
+    }
+
+    /// The text once, or as many words as asked for, from the beginning again where it ends.
+    fn next_word(&mut self) -> Option<String> {
+        let mut word = String::new();
+        match self.length {
+            None if self.position == self.text.len() => return None,
+            Some(length) if self.words_sent == u64::from(length.get()) => return None,
+            Some(_) if self.position == self.text.len() => {
+                self.position = 0;
+                word.push(' ');
+            }
+            None | Some(_) => {}
+        }
+        let rest = &self.text[self.position..];
+        let (next, _) = rest.split_at(word_length(rest));
+        word.push_str(next);
+        self.position += next.len();
+        self.words_sent += 1;
+        Some(word)
+    }
+}
+
+impl Iterator for Answer {
+    type Item = Step;
+
+    fn next(&mut self) -> Option<Step> {
+        let event = self.next_event()?;
+        let delay = if self.events_sent == 0 {
+            self.first_token_delay
+        } else if matches!(event, Event::Content(_)) {
+            self.token_delay
+        } else {
+            Duration::ZERO
+        };
+        self.events_sent += 1;
+        if self.fail_at.is_some_and(|number| u64::from(number.get()) == self.events_sent) {
+            self.stage = Stage::Over;
+            let failure = Failure::new(Code::UpstreamError, "the mock fails here, as it was told to");
+            return Some(Step { delay, event: Err(failure) });
+        }
+        Some(Step { delay, event: Ok(event) })
+    }
+}
+
+/// Bytes of the first word, with the white space in front of it, as models split their tokens.
+fn word_length(text: &str) -> usize {
+    let window = &text[..text.floor_char_boundary(WORD_BYTES_MAX)];
+    let mut has_begun = false;
+    let end = window.find(|c: char| {
+        let ends = has_begun && c.is_whitespace();
+        has_begun |= !c.is_whitespace();
+        ends
+    });
+    end.unwrap_or(window.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn config() -> Mock {
+        Mock {
+            token_delay: Duration::from_millis(50),
+            first_token_delay: Duration::from_millis(200),
+            length: None,
+            fail_at: None,
+            allow_request_options: false,
+        }
+    }
+
+    fn words(answer: Answer) -> Vec<String> {
+        answer
+            .filter_map(|step| match step.event {
+                Ok(Event::Content(word)) => Some(word),
+                _ => None,
+            })
+            .collect()
+    }
+
+    #[test]
+    fn an_answer_is_words_then_the_finish_then_the_usage() {
+        let steps: Vec<Step> = Answer::new(&config(), &MockOptions::default(), "two words").collect();
+        let [words @ .., finish, usage] = steps.as_slice() else { panic!("{steps:?}") };
+        assert!(matches!(&finish.event, Ok(Event::Finish { reason }) if reason == "stop"));
+        let Ok(Event::Usage(usage)) = &usage.event else { panic!("{usage:?}") };
+        assert_eq!((usage.prompt_tokens, usage.completion_tokens), (2, words.len() as u64));
+        assert_eq!(usage.total_tokens, 2 + words.len() as u64);
+    }
+
+    #[test]
+    fn the_first_word_waits_for_the_first_token_delay_and_the_end_for_nothing() {
+        let steps: Vec<Step> = Answer::new(&config(), &MockOptions::default(), "hi").collect();
+        let delays: Vec<u128> = steps.iter().map(|step| step.delay.as_millis()).collect();
+        let [first, words @ .., finish, usage] = delays.as_slice() else { panic!("{delays:?}") };
+        assert_eq!((*first, *finish, *usage), (200, 0, 0));
+        assert!(words.iter().all(|delay| *delay == 50));
+    }
+
+    #[test]
+    fn a_length_is_kept_exactly_and_repeats_the_text_with_a_space() {
+        for length in [1, 7, 100] {
+            let config = Mock { length: NonZeroU32::new(length), ..config() };
+            let words = words(Answer::new(&config, &MockOptions::default(), "hi"));
+            assert_eq!(words.len(), length as usize);
+            assert_eq!(words.concat().split_whitespace().count(), length as usize);
+        }
+    }
+
+    #[test]
+    fn a_failure_comes_instead_of_its_event_and_is_the_last() {
+        for number in [1, 3] {
+            let config = Mock { fail_at: NonZeroU32::new(number), ..config() };
+            let mut answer = Answer::new(&config, &MockOptions::default(), "hi");
+            for _ in 1..number {
+                assert!(answer.next().unwrap().event.is_ok());
+            }
+            assert_eq!(answer.next().unwrap().event.unwrap_err().code, Code::UpstreamError);
+            assert!(answer.next().is_none());
+        }
+    }
+
+    #[test]
+    fn the_request_decides_only_where_it_may() {
+        let request = MockOptions { length: NonZeroU32::new(2), ..MockOptions::default() };
+        assert!(words(Answer::new(&config(), &request, "hi")).len() > 2);
+        let config = Mock { allow_request_options: true, ..config() };
+        assert_eq!(words(Answer::new(&config, &request, "hi")).len(), 2);
+    }
+
+    proptest! {
+        #[test]
+        fn the_words_are_the_text_and_each_is_short(prompt: String) {
+            let words = words(Answer::new(&config(), &MockOptions::default(), &prompt));
+            prop_assert_eq!(words.concat(), [BEFORE_ECHO, &prompt, AFTER_ECHO].concat());
+            prop_assert!(words.iter().all(|word| !word.is_empty() && word.len() <= WORD_BYTES_MAX));
+        }
+    }
+}
