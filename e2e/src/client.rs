@@ -174,7 +174,7 @@ impl From<Client> for OwnedFd {
 }
 
 impl Response {
-    fn parse(bytes: &[u8], broken: Option<io::ErrorKind>) -> Self {
+    pub(crate) fn parse(bytes: &[u8], broken: Option<io::ErrorKind>) -> Self {
         let text = String::from_utf8_lossy(bytes).into_owned();
         let (head, body) = text.split_once("\r\n\r\n").unwrap_or(("", &text));
         let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);

@@ -31,6 +31,10 @@ pub struct Options {
     pub no_wait: bool,
     /// Soft and hard limit of open files, set by prlimit(1) around the start.
     pub fd_limit: Option<u64>,
+    /// Standard error goes there instead of a file of the daemon's own.
+    pub log_to: Option<PathBuf>,
+    /// The daemon runs in a terminal of its own, made by script(1).
+    pub terminal: bool,
 }
 
 /// A running handoffd.
@@ -73,21 +77,12 @@ impl Daemon {
         );
         let config = directory.path().join("daemon.toml");
         fs::write(&config, configuration(directory.path(), &admin, options)).expect("a configuration");
-        let log = File::create(directory.path().join("log")).expect("a log");
-        let mut command = match options.fd_limit {
-            Some(limit) => {
-                let mut command = Command::new("prlimit");
-                command.arg(format!("--nofile={limit}:{limit}")).arg(binary("handoffd"));
-                command
-            }
-            None => Command::new(binary("handoffd")),
-        };
-        let child = command
-            .arg(&config)
-            .args(&options.args)
+        let log = options.log_to.clone().unwrap_or_else(|| directory.path().join("log"));
+        let log = File::options().create(true).append(true).open(log).expect("a log");
+        let child = command(options, &config)
             .env_clear()
             .envs(options.env.iter().cloned())
-            .stdin(Stdio::null())
+            .stdin(if options.terminal { Stdio::piped() } else { Stdio::null() })
             .stdout(File::create(directory.path().join("stdout")).expect("a file"))
             .stderr(log)
             .spawn()
@@ -167,6 +162,15 @@ impl Daemon {
         process::signal(self.pid(), signal);
     }
 
+    /// Types into the daemon's terminal.
+    ///
+    /// # Panics
+    /// When it has none.
+    pub fn type_keys(&mut self, keys: &[u8]) {
+        let terminal = self.child.stdin.as_mut().expect("a daemon in a terminal");
+        terminal.write_all(keys).and_then(|()| terminal.flush()).expect("an open terminal");
+    }
+
     /// How it ended; none while it runs.
     pub fn exit_status(&mut self) -> Option<ExitStatus> {
         self.child.try_wait().expect("a child")
@@ -217,6 +221,18 @@ impl Daemon {
         of_state.filter_map(|worker| u32::try_from(worker["pid"].as_u64()?).ok()).collect()
     }
 
+    /// The workers that hold leases, by process id, and how many.
+    #[must_use]
+    pub fn holders(&self) -> Vec<(u32, u64)> {
+        let status = self.status();
+        let workers = status["workers"].as_array().cloned().unwrap_or_default();
+        let holder = |worker: &Value| {
+            let leases = worker["leases"].as_u64().filter(|leases| *leases > 0)?;
+            Some((u32::try_from(worker["pid"].as_u64()?).ok()?, leases))
+        };
+        workers.iter().filter_map(holder).collect()
+    }
+
     /// The sum of all samples of a metric whose line begins so (`name` or `name{label="x"`).
     ///
     /// # Panics
@@ -261,6 +277,27 @@ impl Drop for Daemon {
             let _ = std::io::stderr().write_all(text.as_bytes());
         }
     }
+}
+
+/// The daemon's command line, with what is wrapped around it.
+fn command(options: &Options, config: &Path) -> Command {
+    let daemon = binary("handoffd");
+    if options.terminal {
+        let mut command = Command::new("script");
+        let line = format!("exec '{}' '{}'", daemon.display(), config.display());
+        command.args(["--quiet", "--flush", "--return", "--command", &line, "/dev/null"]);
+        return command;
+    }
+    let mut command = match options.fd_limit {
+        Some(limit) => {
+            let mut command = Command::new("prlimit");
+            command.arg(format!("--nofile={limit}:{limit}")).arg(daemon);
+            command
+        }
+        None => Command::new(daemon),
+    };
+    command.arg(config).args(&options.args);
+    command
 }
 
 fn configuration(directory: &Path, admin: &str, options: &Options) -> String {

@@ -5,12 +5,16 @@
 #![forbid(unsafe_code)]
 
 pub mod apache;
+pub mod browser;
 pub mod client;
+pub mod crowd;
 pub mod daemon;
+pub mod front;
 pub mod process;
 
 pub use apache::{Door, Sent};
 pub use client::{Client, Response};
+pub use crowd::Crowd;
 pub use daemon::{Daemon, Options};
 
 use std::time::{Duration, Instant};
@@ -30,6 +34,15 @@ pub fn eventually<T>(what: &str, mut question: impl FnMut() -> Option<T>) -> T {
             return answer;
         }
         assert!(Instant::now() < deadline, "not in {PATIENCE:?}: {what}");
+        pause();
+    }
+}
+
+/// Asks again and again, for so long: the question panics when what must stay true does not.
+pub fn throughout(duration: Duration, mut question: impl FnMut()) {
+    let deadline = Instant::now() + duration;
+    while Instant::now() < deadline {
+        question();
         pause();
     }
 }

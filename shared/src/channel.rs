@@ -101,11 +101,9 @@ impl<S: Message, R: Message> Channel<S, R> {
         codec::encode(message, &mut self.packet)?;
         match fdpass::send(self.socket.get_ref().as_fd(), &self.packet, fds) {
             Ok(_) => Ok(()),
-            Err(error) => Err(match error.kind() {
-                io::ErrorKind::WouldBlock => SendError::Full,
-                io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => SendError::Closed,
-                _ => SendError::Io(error),
-            }),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(SendError::Full),
+            Err(error) if is_closed(&error) => Err(SendError::Closed),
+            Err(error) => Err(SendError::Io(error)),
         }
     }
 
@@ -162,6 +160,10 @@ impl<S: Message, R: Message> Channel<S, R> {
     fn open_packet(&self, bytes: usize, fds: Vec<OwnedFd>) -> Result<(R, Vec<OwnedFd>), ReceiveError> {
         Ok((codec::decode(&self.buffer[..bytes])?, fds))
     }
+}
+
+fn is_closed(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
 
 #[cfg(test)]

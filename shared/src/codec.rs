@@ -179,6 +179,20 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_packets_are_what_we_send() {
+        let document = include_str!("../../docs/PROTOCOL.md");
+        let blocks = document.split("```packet\n").skip(1).filter_map(|rest| rest.split("```").next());
+        let documented: Vec<Vec<u8>> = blocks
+            .map(|block| block.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect())
+            .collect();
+        let (mut committed, mut drain) = (Vec::new(), Vec::new());
+        let lease = LeaseId::first(7);
+        encode(&ToSupervisor::Committed { lease, format: Format::Events }, &mut committed).unwrap();
+        encode(&ToWorker::Drain { remaining_ms: 250 }, &mut drain).unwrap();
+        assert_eq!(documented, [committed, drain]);
+    }
+
+    #[test]
     fn a_hostile_length_costs_an_error_and_no_memory() {
         // `Taken` with a list that claims 2^60 leases.
         let body = [1, 253, 0, 0, 0, 0, 0, 0, 0, 16];

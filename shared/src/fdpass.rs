@@ -4,10 +4,12 @@
 //! blocks, raises SIGPIPE. The only file with unsafe code.
 
 use std::io::{self, IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::libc;
-use nix::sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, accept4, recvmsg, sendmsg};
+use nix::sys::socket::{ControlMessage, MsgFlags, SockFlag, accept4, sendmsg};
+use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
@@ -43,23 +45,19 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io:
 /// # Errors
 /// As of recvmsg(2); `WouldBlock` when there is none.
 pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received> {
-    // Room for as many as the kernel passes at once: a surplus fd must reach us to be closed.
-    let mut control = nix::cmsg_space!([RawFd; PACKET_FDS_MAX]);
-    let mut slices = [IoSliceMut::new(buffer)];
-    let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-    let message = recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut control), flags)?;
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(PACKET_FDS_MAX))];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let message = recvmsg(socket, &mut [IoSliceMut::new(buffer)], &mut control, flags)?;
     let mut fds = Vec::new();
-    let fds_lost = message.flags.contains(MsgFlags::MSG_CTRUNC);
-    if let Ok(entries) = message.cmsgs() {
-        for entry in entries {
-            if let ControlMessageOwned::ScmRights(raw) = entry {
-                // SAFETY: the kernel has just installed these fds for us in recvmsg; the control buffer is
-                // read once and then dropped, so each OwnedFd is its fd's only owner.
-                fds.extend(raw.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
-            }
+    // Also of a message that was cut: what the kernel has installed is ours to close.
+    for entry in control.drain() {
+        if let RecvAncillaryMessage::ScmRights(received) = entry {
+            fds.extend(received);
         }
     }
-    let truncated = message.flags.contains(MsgFlags::MSG_TRUNC);
+    let truncated = message.flags.contains(ReturnFlags::TRUNC);
+    let fds_lost = message.flags.contains(ReturnFlags::CTRUNC);
     Ok(Received { bytes: message.bytes, fds, truncated, fds_lost })
 }
 
@@ -105,6 +103,21 @@ pub fn tcp_written(socket: BorrowedFd<'_>) -> Option<u64> {
     let sent = u64::from_ne_bytes(*info[SENT..].first_chunk::<8>()?);
     let retransmitted = u64::from_ne_bytes(*info[RETRANSMITTED..].first_chunk::<8>()?);
     Some(sent.wrapping_sub(retransmitted).wrapping_add(u64::from(not_sent)))
+}
+
+/// How many bytes wait in this socket's send buffer, for the network or for the other side's patience. `None`
+/// when the kernel does not say.
+///
+/// Source: tcp(7), unix(7): SIOCOUTQ, which is TIOCOUTQ by its other name.
+#[must_use]
+pub fn unsent_bytes(socket: BorrowedFd<'_>) -> Option<u64> {
+    let mut queued: libc::c_int = 0;
+    // SAFETY: TIOCOUTQ writes one int, to where `queued` is; the fd is open for as long as it is borrowed.
+    let status = unsafe { libc::ioctl(socket.as_raw_fd(), libc::TIOCOUTQ, &raw mut queued) };
+    if status != 0 {
+        return None;
+    }
+    u64::try_from(queued).ok()
 }
 
 /// An fd that the runtime watches. It cannot be exchanged for another one while it is watched.
@@ -171,6 +184,28 @@ mod tests {
         drop(received);
         // The last writers are gone: the pipe is at its end.
         assert_eq!(nix::unistd::read(&reader, &mut [0; 1]).unwrap(), 0);
+    }
+
+    #[test]
+    fn of_more_fds_than_fit_none_is_leaked() {
+        let (ours, theirs) = pair();
+        let (reader, writer) = nix::unistd::pipe().unwrap();
+        send(ours.as_fd(), b"many", &vec![writer.as_fd(); 253]).unwrap();
+        drop(writer);
+        let received = receive(theirs.as_fd(), &mut [0; 16]).unwrap();
+        assert!(received.fds_lost);
+        assert_eq!((received.bytes, received.fds.len()), (4, PACKET_FDS_MAX));
+        drop(received);
+        assert_eq!(nix::unistd::read(&reader, &mut [0; 1]).unwrap(), 0);
+    }
+
+    #[test]
+    fn what_the_other_side_has_not_taken_is_known() {
+        let (ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        (&ours).write_all(&[7; 1000]).unwrap();
+        assert!(unsent_bytes(ours.as_fd()).unwrap() >= 1000);
+        std::io::Read::read_exact(&mut theirs, &mut [0; 1000]).unwrap();
+        assert_eq!(unsent_bytes(ours.as_fd()), Some(0));
     }
 
     #[test]

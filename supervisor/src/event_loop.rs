@@ -3,6 +3,9 @@
 //!
 //! Never: waits for anything but an event; every call here returns at once.
 
+mod perform;
+mod show;
+
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io::Write;
@@ -12,26 +15,25 @@ use std::time::{Duration, Instant};
 
 use handoff_config::Config;
 use handoff_shared::channel::ReceiveError;
-use handoff_shared::ids::{Generation, SlotId, WorkerId};
+use handoff_shared::ids::{Generation, WorkerId};
 use handoff_shared::limits::{AWAY_AFTER, SHED_PER_SECOND};
 use handoff_shared::log::Log;
-use handoff_shared::message::{PROTOCOL_VERSION, ToSupervisor, ToWorker};
+use handoff_shared::message::{PROTOCOL_VERSION, ToSupervisor};
 use nix::sys::wait::WaitStatus;
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
-use crate::admin::{Answer, Question, Topic};
+use crate::admin::Question;
 use crate::capacity::Capacity;
 use crate::dispatcher::Dispatcher;
-use crate::fleet::{Action, Cause, Event, Exit, Fleet, Intake, Policy, RollResult};
+use crate::fleet::{Event, Exit, Fleet, Intake, Policy};
 use crate::generation::Recipe;
-use crate::link::{Link, Outgoing};
+use crate::link::Link;
 use crate::listener::{Accepted, Arrival, BURST, Listener, Rejection};
 use crate::metrics::Metrics;
 use crate::notify::Notify;
 use crate::refusal::Refused;
 use crate::signals::{Signal, Signals};
-use crate::status;
 
 /// The loop turns at least this often, so that a pause of ours is noticed.
 const PULSE: Duration = Duration::from_millis(500);
@@ -150,144 +152,6 @@ impl EventLoop {
         Poll::Pending
     }
 
-    fn tell(&mut self, event: Event) {
-        self.fleet.handle(Instant::now(), event);
-        while let Some(action) = self.fleet.poll_action() {
-            self.perform(action);
-        }
-    }
-
-    fn perform(&mut self, action: Action) {
-        match action {
-            Action::Spawn { worker, slot, generation, cause } => self.spawn(worker, slot, generation, cause),
-            Action::Lend { lease, worker, attempt } => {
-                if attempt > 0 {
-                    self.parts.metrics.redispatched();
-                    tracing::info!(%lease, attempt, "handoff goes to another worker");
-                }
-                self.push(worker, Outgoing::Lend { lease, attempt });
-            }
-            Action::LendEpitaph { lease, worker, format } => {
-                self.parts.metrics.epitaph();
-                self.push(worker, Outgoing::Epitaph { lease, format });
-            }
-            Action::ForgetPayload { lease } => self.dispatcher.forget_payload(lease),
-            Action::Refuse { lease, refusal } => {
-                self.parts.metrics.refused(refusal);
-                if let Some((Some(client), _)) = self.dispatcher.remove(lease) {
-                    self.refused.answer(Instant::now(), client, refusal);
-                }
-            }
-            Action::Close { lease, ending } => {
-                self.parts.metrics.ended(ending);
-                self.dispatcher.remove(lease);
-            }
-            Action::Drain { worker, remaining } => {
-                let remaining_ms = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX);
-                self.push(worker, Outgoing::Message(ToWorker::Drain { remaining_ms }));
-            }
-            Action::Kill { worker, cause } => self.kill(worker, cause),
-            Action::Load => self.load(),
-            Action::RollEnded { generation, result } => self.end_roll(generation, result),
-            Action::Exit => self.exit = true,
-        }
-    }
-
-    fn push(&mut self, worker: WorkerId, outgoing: Outgoing) {
-        if let Some(link) = self.links.get_mut(&worker) {
-            link.push(outgoing);
-        }
-    }
-
-    fn spawn(&mut self, worker: WorkerId, slot: SlotId, generation: Generation, cause: Cause) {
-        self.parts.metrics.spawned(slot, cause);
-        let spawned = match self.recipes.get(&generation) {
-            Some(recipe) => Link::spawn(recipe, slot, generation),
-            None => Err(std::io::Error::from(std::io::ErrorKind::NotFound)),
-        };
-        match spawned {
-            Ok(link) => {
-                tracing::info!(%slot, %generation, pid = link.pid, ?cause, "worker started");
-                self.links.insert(worker, link);
-            }
-            Err(error) => {
-                tracing::error!(%slot, %generation, %error, "worker cannot be started");
-                self.stillborn.push(worker);
-            }
-        }
-    }
-
-    fn kill(&mut self, worker: WorkerId, cause: Cause) {
-        match self.links.get(&worker) {
-            Some(link) => {
-                tracing::warn!(slot = %link.slot, pid = link.pid, ?cause, "worker is killed");
-                link.kill();
-            }
-            None => self.stillborn.push(worker),
-        }
-    }
-
-    fn load(&mut self) {
-        match (self.parts.reload)() {
-            Ok(recipe) => {
-                let generation = self.newest.next();
-                self.newest = generation;
-                let capacity = Capacity::of(&recipe.config, self.parts.fd_limit);
-                capacity.log(&recipe.config, self.parts.fd_limit);
-                let policy = Box::new(policy(&recipe.config, &capacity));
-                tracing::info!(%generation, "configuration is valid; rolling");
-                self.recipes.insert(generation, recipe);
-                self.tell(Event::Loaded { generation, policy });
-            }
-            Err(error) => {
-                tracing::error!(%error, "reload refused; the old generation stays");
-                self.parts.metrics.reloaded("refused");
-                self.last_reload = Some(format!("refused: {error}"));
-                self.tell(Event::LoadRefused);
-            }
-        }
-    }
-
-    fn end_roll(&mut self, generation: Generation, result: RollResult) {
-        let word = match result {
-            RollResult::Done => "done",
-            RollResult::CannotStart => "cannot_start",
-            RollResult::Superseded => "superseded",
-            RollResult::Stopped => "stopped",
-        };
-        self.parts.metrics.reloaded(word);
-        self.last_reload = Some(format!("generation {generation}: {word}"));
-        match result {
-            RollResult::Done => {
-                tracing::info!(%generation, "roll ended: every slot has the new generation");
-                self.settle(generation);
-            }
-            RollResult::Superseded | RollResult::Stopped => {
-                tracing::info!(%generation, result = word, "roll ended");
-            }
-            RollResult::CannotStart => {
-                tracing::error!(%generation, "no worker of the new generation could start; the old one stays");
-            }
-        }
-    }
-
-    /// The new configuration holds for the supervisor too, as far as it can change while it runs.
-    fn settle(&mut self, generation: Generation) {
-        let Some(recipe) = self.recipes.get(&generation).cloned() else { return };
-        let (old, new) = (&self.parts.recipe.config, &recipe.config);
-        let fixed = [
-            ("server.socket_path", old.server.socket_path != new.server.socket_path),
-            ("server.stream_socket_path", old.server.stream_socket_path != new.server.stream_socket_path),
-            ("metrics.listen_addr", old.metrics != new.metrics),
-            ("logging (of the supervisor)", old.logging != new.logging),
-        ];
-        for (key, _) in fixed.into_iter().filter(|(_, differs)| *differs) {
-            tracing::warn!(key, "this change takes effect at the next restart");
-        }
-        self.parts.listener.configure(&new.server);
-        self.parts.recipe = recipe;
-    }
-
     fn poll_signals(&mut self, cx: &mut Context<'_>) -> bool {
         let mut any = false;
         while let Poll::Ready(signal) = self.parts.signals.poll(cx) {
@@ -390,10 +254,8 @@ impl EventLoop {
     fn bury(&mut self, worker: WorkerId, status: WaitStatus) {
         self.hear_out(worker);
         let Some(link) = self.links.remove(&worker) else { return };
-        let exit = match status {
-            WaitStatus::Exited(_, 0) => Exit::Clean,
-            _ => Exit::Crashed,
-        };
+        let is_clean = matches!(status, WaitStatus::Exited(_, 0));
+        let exit = if is_clean { Exit::Clean } else { Exit::Crashed };
         match exit {
             Exit::Clean => {
                 tracing::info!(slot = %link.slot, generation = %link.generation, pid = link.pid, "worker ended")
@@ -472,39 +334,6 @@ impl EventLoop {
         }
     }
 
-    fn answer_questions(&mut self, cx: &mut Context<'_>, now: Instant) {
-        while let Some(Poll::Ready(Some(question))) =
-            self.parts.questions.as_mut().map(|asked| asked.poll_recv(cx))
-        {
-            let _ = question.reply.send(self.answer(question.topic, now));
-        }
-    }
-
-    fn answer(&self, topic: Topic, now: Instant) -> Answer {
-        const TEXT: &str = "text/plain; charset=utf-8";
-        match topic {
-            Topic::Health => Answer { ok: true, content_type: TEXT, body: "OK\n".to_owned() },
-            Topic::Ready => {
-                let state = status::state(&self.fleet.report(now));
-                let ok = state == status::READY;
-                Answer { ok, content_type: TEXT, body: format!("{state}\n") }
-            }
-            Topic::Metrics => {
-                let body = self.parts.metrics.render(&self.fleet.report(now), self.parts.log.lines_dropped());
-                Answer { ok: true, content_type: "text/plain; version=0.0.4; charset=utf-8", body }
-            }
-            Topic::Status => {
-                let body = serde_json::to_string_pretty(&self.status(now)).unwrap_or_default();
-                Answer { ok: true, content_type: "application/json", body: body + "\n" }
-            }
-        }
-    }
-
-    fn status(&self, now: Instant) -> handoff_shared::status::Status {
-        let pid = |worker| self.links.get(&worker).map(|link| link.pid);
-        status::status(&self.fleet.report(now), self.started_at, now, self.last_reload.clone(), pid)
-    }
-
     fn sweep(&mut self, now: Instant) {
         if now.duration_since(self.swept_at) >= SWEEP {
             self.swept_at = now;
@@ -521,23 +350,6 @@ impl EventLoop {
                     break;
                 }
             }
-        }
-    }
-
-    /// Metrics, and systemd, when there is news.
-    fn show(&mut self, now: Instant) {
-        let report = self.fleet.report(now);
-        self.parts.metrics.load(report.leases, report.leases - report.leases_queued);
-        let state = status::state(&report);
-        if state == status::READY && !self.is_ready {
-            self.is_ready = true;
-            tracing::info!(workers = report.ready, "ready");
-            self.parts.notify.ready();
-        }
-        let text = status::line(&report);
-        if text != self.told {
-            self.parts.notify.status(text.clone());
-            self.told = text;
         }
     }
 

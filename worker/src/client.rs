@@ -10,7 +10,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use handoff_config::HalfClose;
-use handoff_shared::fdpass::Watched;
+use handoff_shared::fdpass::{self, Watched};
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{MsgFlags, Shutdown, recv, send, setsockopt, shutdown, sockopt};
@@ -21,6 +21,9 @@ use crate::drain::Drain;
 
 /// Request bytes that are read away for one client: a pipelined request, the rest of a body.
 const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
+
+/// How often within `write_timeout` it is asked whether the client has taken anything.
+const LOOKS_PER_WRITE_TIMEOUT: u32 = 4;
 
 /// One client.
 #[derive(Debug)]
@@ -78,10 +81,17 @@ impl Client {
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut scratch = [0; 4096];
         while let Poll::Ready(ready) = self.socket.poll_read_ready(cx) {
-            if self.has_half_closed || self.discarded_bytes >= DISCARDED_BYTES_MAX {
-                // Nothing more is read; a reset is all that counts now.
-                let is_reset = ready.is_ok_and(|ready| ready.ready().is_write_closed());
-                return if is_reset { Poll::Ready(()) } else { Poll::Pending };
+            if self.has_half_closed {
+                return self.poll_reset(cx);
+            }
+            if self.discarded_bytes >= DISCARDED_BYTES_MAX {
+                // Nothing more is read: its end is all that counts now.
+                match (ready, self.half_close) {
+                    (Ok(mut ready), _) if !ready.ready().is_read_closed() => ready.clear_ready(),
+                    (Ok(_), HalfClose::Serve) => self.has_half_closed = true,
+                    (Ok(_), HalfClose::Gone) | (Err(_), _) => return Poll::Ready(()),
+                }
+                continue;
             }
             match recv(self.socket.as_raw_fd(), &mut scratch, MsgFlags::MSG_DONTWAIT) {
                 Ok(0) => match self.half_close {
@@ -124,19 +134,39 @@ impl Client {
         )
     }
 
+    /// Waits for room in the socket's buffer. The kernel reports it only when a large part is free, which takes
+    /// a slow reader long: as long as the buffer empties at all, the client is waited for.
     async fn wait_writable(&mut self, drain: &Drain) -> Result<(), WriteError> {
-        let patience = self.write_timeout;
-        let change = poll_fn(|cx| {
-            if self.poll_gone(cx).is_ready() {
-                return Poll::Ready(Err(WriteError::Gone));
+        let patience = self.write_timeout / LOOKS_PER_WRITE_TIMEOUT;
+        let mut unsent = fdpass::unsent_bytes(self.socket.get_ref().as_fd());
+        let mut looks_left = LOOKS_PER_WRITE_TIMEOUT;
+        while looks_left > 0 {
+            // Room first: whoever looks for a reset forgets that there was any.
+            let change = poll_fn(|cx| match self.poll_writable(cx) {
+                Poll::Ready(()) => Poll::Ready(Ok(())),
+                Poll::Pending => self.poll_gone(cx).map(|()| Err(WriteError::Gone)),
+            });
+            tokio::select! {
+                biased;
+                change = timeout(patience, change) => if let Ok(change) = change { return change },
+                () = drain.is_over() => return Err(WriteError::Cut),
             }
-            self.poll_writable(cx).map(Ok)
-        });
-        tokio::select! {
-            biased;
-            change = timeout(patience, change) => change.unwrap_or(Err(WriteError::TooSlow)),
-            () = drain.is_over() => Err(WriteError::Cut),
+            let before = std::mem::replace(&mut unsent, fdpass::unsent_bytes(self.socket.get_ref().as_fd()));
+            looks_left = if unsent < before { LOOKS_PER_WRITE_TIMEOUT } else { looks_left - 1 };
         }
+        Err(WriteError::TooSlow)
+    }
+
+    /// After a FIN that does not count the socket is readable for ever: a reset shows in the other direction.
+    fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
+        while let Poll::Ready(ready) = self.socket.poll_write_ready(cx) {
+            match ready {
+                // Whoever writes tries first and waits afterwards, so that nobody misses this.
+                Ok(mut ready) if !ready.ready().is_write_closed() => ready.clear_ready(),
+                Ok(_) | Err(_) => return Poll::Ready(()),
+            }
+        }
+        Poll::Pending
     }
 
     /// The readiness that led to EAGAIN is stale: forget it, and wait for the next.

@@ -3,3 +3,5 @@
 #![forbid(unsafe_code)]
 
 mod a_handoff_becomes_a_stream;
+mod curl_gets_a_stream_through_the_front;
+mod the_documented_examples_are_true;

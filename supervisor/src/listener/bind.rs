@@ -55,10 +55,11 @@ impl Bound {
 
     /// Removes the file, unless somebody else has put another one there.
     pub(crate) fn unlink(&self) {
-        if self.file.is_some() && file_id(&self.path) == self.file {
-            if let Err(error) = fs::remove_file(&self.path) {
-                tracing::warn!(path = %self.path.display(), %error, "socket file could not be removed");
-            }
+        if self.file.is_some()
+            && file_id(&self.path) == self.file
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::warn!(path = %self.path.display(), %error, "socket file could not be removed");
         }
     }
 }
@@ -132,14 +133,14 @@ fn file_id(path: &Path) -> Option<(u64, u64)> {
 
 fn warn_if_backlog_is_cut() {
     let Ok(text) = fs::read_to_string("/proc/sys/net/core/somaxconn") else { return };
-    if let Ok(somaxconn) = text.trim().parse::<i32>() {
-        if somaxconn < LISTEN_BACKLOG {
-            tracing::warn!(
-                somaxconn,
-                wanted = LISTEN_BACKLOG,
-                "net.core.somaxconn cuts the backlog: in a burst Apache answers 503 sooner; \
+    if let Ok(somaxconn) = text.trim().parse::<i32>()
+        && somaxconn < LISTEN_BACKLOG
+    {
+        tracing::warn!(
+            somaxconn,
+            wanted = LISTEN_BACKLOG,
+            "net.core.somaxconn cuts the backlog: in a burst Apache answers 503 sooner; \
                  set net.core.somaxconn = {LISTEN_BACKLOG}"
-            );
-        }
+        );
     }
 }

@@ -21,6 +21,8 @@ use super::client_fd::{self, BadFd};
 
 /// A message that begins so carries our Apache module's envelope before the payload.
 const ENVELOPE: u8 = 0x01;
+/// The client, and a memfd behind an envelope; all others are closed as they come.
+const FDS_MAX: usize = 2;
 /// Arrivals that wait for the event loop; the senders wait, not the loop.
 const ARRIVALS_WAITING_MAX: usize = 256;
 
@@ -180,28 +182,22 @@ impl Rules {
         evicted: oneshot::Receiver<()>,
     ) -> Result<Handoff, Rejection> {
         let peer = Watched::new(peer, Interest::READABLE).map_err(Rejection::Io)?;
-        let mut buffer = Vec::new();
         let mut parts = Parts::default();
-        let reading = timeout(self.patience, parts.read(&peer, kind, self.bytes_max, &mut buffer));
+        let reading = timeout(self.patience, parts.read(&peer, kind, self.bytes_max));
         let outcome = tokio::select! {
             biased;
             read = reading => read.unwrap_or(Err(Rejection::Timeout)),
             _ = evicted => Err(Rejection::Evicted),
         };
-        match outcome {
-            Ok(()) => parts.finish(),
+        if let Err(rejection) = outcome {
             // A last look: closing a connection with a message in it would destroy the client's fd.
-            Err(Rejection::Timeout | Rejection::Evicted) if kind == Kind::SeqPacket => {
-                buffer.resize(self.bytes_max, 0);
-                match fdpass::receive(peer.get_ref().as_fd(), &mut buffer) {
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                        outcome.and_then(|()| parts.finish())
-                    }
-                    result => finish_message(result, &buffer),
-                }
+            let _ = parts.receive(&peer, self.bytes_max);
+            if parts.fds.is_empty() {
+                return Err(rejection);
             }
-            Err(rejection) => Err(rejection),
         }
+        // A client that did arrive is answered, whatever else its peer failed to send.
+        parts.finish()
     }
 }
 
@@ -215,36 +211,34 @@ struct Parts {
 }
 
 impl Parts {
-    async fn read(
-        &mut self,
-        peer: &Watched,
-        kind: Kind,
-        bytes_max: usize,
-        buffer: &mut Vec<u8>,
-    ) -> Result<(), Rejection> {
+    async fn read(&mut self, peer: &Watched, kind: Kind, bytes_max: usize) -> Result<(), Rejection> {
         loop {
             let mut ready = peer.readable().await.map_err(Rejection::Io)?;
-            buffer.resize(bytes_max, 0);
-            match fdpass::receive(peer.get_ref().as_fd(), buffer) {
+            match self.receive(peer, bytes_max) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
                 Err(error) => return Err(Rejection::Io(error)),
-                Ok(received) => {
-                    let end = received.bytes == 0;
-                    self.add(received, buffer, bytes_max);
-                    if end || kind == Kind::SeqPacket {
-                        return Ok(());
-                    }
-                }
+                Ok(0) => return Ok(()),
+                Ok(_) if kind == Kind::SeqPacket => return Ok(()),
+                Ok(_) => {}
             }
-            buffer.truncate(0);
         }
+    }
+
+    /// What is there now. The buffer lives no longer than the call: a slow peer holds only what it has sent.
+    fn receive(&mut self, peer: &Watched, bytes_max: usize) -> io::Result<usize> {
+        let mut buffer = vec![0; bytes_max];
+        let received = fdpass::receive(peer.get_ref().as_fd(), &mut buffer)?;
+        let bytes = received.bytes;
+        self.add(received, &buffer, bytes_max);
+        Ok(bytes)
     }
 
     fn add(&mut self, received: Received, buffer: &[u8], bytes_max: usize) {
         let room = bytes_max - self.message.len();
         self.truncated |= received.truncated || received.bytes > room;
         self.message.extend_from_slice(&buffer[..received.bytes.min(room)]);
-        self.fds.extend(received.fds);
+        let free = FDS_MAX - self.fds.len();
+        self.fds.extend(received.fds.into_iter().take(free));
         self.fds_lost |= received.fds_lost;
     }
 

@@ -125,9 +125,10 @@ impl<'a> Stream<'a> {
         };
         let took = self.asked_at.elapsed().as_secs_f64();
         self.room.counts.borrow_mut().backend(MOCK).duration.record(DURATION_FIRST_BOUND, took);
-        match outcome {
-            Outcome::ClientGone | Outcome::ClientTooSlow => self.client.abort(),
-            _ => self.client.finish(self.room.configure.config.client.linger).await,
+        if matches!(outcome, Outcome::ClientGone | Outcome::ClientTooSlow) {
+            self.client.abort();
+        } else {
+            self.client.finish(self.room.configure.config.client.linger).await;
         }
         outcome
     }

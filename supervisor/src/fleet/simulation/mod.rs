@@ -13,6 +13,8 @@ mod process;
 mod rules;
 mod world;
 
+use std::collections::BTreeSet;
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use world::World;
@@ -21,6 +23,41 @@ use world::World;
 const STEPS_PER_SEED: u64 = 2_000;
 /// Of all worlds together, in a normal test run.
 const STEPS: u64 = 200_000;
+
+/// What a run without these has not tested.
+const MUST_BE_SEEN: [&str; 31] = [
+    "Spawn Start",
+    "Spawn Crash",
+    "Spawn Hang",
+    "Spawn Protocol",
+    "Spawn StartTimeout",
+    "Spawn Roll",
+    "Spawn Recycle",
+    "Spawn Left",
+    "Kill Hang",
+    "Kill Protocol",
+    "Kill Crash",
+    "Kill StartTimeout",
+    "Kill DrainTimeout",
+    "Kill Roll",
+    "Kill Stop",
+    "Lend 0",
+    "Lend 1",
+    "Lend 2",
+    "LendEpitaph",
+    "ForgetPayload",
+    "Refuse Full",
+    "Refuse NoWorker",
+    "Refuse ShuttingDown",
+    "Refuse WorkerCrashed",
+    "Close",
+    "EpitaphLost",
+    "Drain",
+    "Roll Done",
+    "Roll CannotStart",
+    "Roll Superseded",
+    "Roll Stopped",
+];
 
 #[test]
 fn the_fleet_keeps_its_promises_in_every_world() {
@@ -31,6 +68,7 @@ fn the_fleet_keeps_its_promises_in_every_world() {
     let seeds = number("HANDOFF_STEPS").unwrap_or(STEPS).div_ceil(STEPS_PER_SEED);
     let next = AtomicU64::new(0);
     let failed = AtomicBool::new(false);
+    let seen = Mutex::new(BTreeSet::new());
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
         for _ in 0..threads {
@@ -41,11 +79,16 @@ fn the_fleet_keeps_its_promises_in_every_world() {
                     if seed >= seeds {
                         break;
                     }
-                    World::new(seed).live(STEPS_PER_SEED);
+                    let mut world = World::new(seed);
+                    world.live(STEPS_PER_SEED);
+                    seen.lock().unwrap().append(&mut world.seen);
                 }
             });
         }
     });
+    let seen = seen.into_inner().unwrap();
+    let missed: Vec<&str> = MUST_BE_SEEN.into_iter().filter(|kind| !seen.contains(*kind)).collect();
+    assert!(missed.is_empty() || seeds * STEPS_PER_SEED < STEPS, "the worlds are too tame: nobody saw {missed:?}, only {seen:?}");
 }
 
 #[test]

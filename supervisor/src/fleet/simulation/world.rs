@@ -12,7 +12,7 @@ use super::chance::Chance;
 use super::faults::{Temper, Vigour};
 use super::judge::Judge;
 use super::process::{Packet, Process};
-use crate::fleet::{Action, Event, Exit, Fleet, Intake};
+use crate::fleet::{Action, Event, Exit, Fleet, Intake, LeaseEnding};
 
 /// Events and actions that a failing world shows.
 const LAST_WORDS: usize = 40;
@@ -44,6 +44,8 @@ pub(super) struct World {
     away_until: Option<Instant>,
     steps: u64,
     said: VecDeque<String>,
+    /// Kinds of actions that were seen.
+    pub(super) seen: BTreeSet<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -89,6 +91,7 @@ impl World {
             away_until: None,
             steps: 0,
             said: VecDeque::new(),
+            seen: BTreeSet::new(),
         }
     }
 
@@ -117,7 +120,10 @@ impl World {
 
     fn assert_stops_in_time(&self) {
         let deadline = self.judge.stopping.unwrap_or(self.now);
-        assert!(self.now <= deadline + DRAIN_GRACE + BURIAL, "Exit comes by the deadline and the grace");
+        assert!(
+            self.away_until.is_some() || self.now <= deadline + DRAIN_GRACE + BURIAL,
+            "Exit comes by the deadline and the grace"
+        );
     }
 
     fn heal(&mut self) {
@@ -208,6 +214,7 @@ impl World {
         self.fleet.handle(self.now, event);
         while let Some(action) = self.fleet.poll_action() {
             self.note(&action);
+            self.seen.insert(kind(&action));
             self.judge.said(self.now, &action);
             self.perform(action);
         }
@@ -374,6 +381,23 @@ impl Happening {
             Self::Ready(_) | Self::Turn(_) | Self::Die(..) | Self::Burst | Self::Return => false,
             Self::Fault | Self::Deliver(_) | Self::Bury(_) | Self::Accept | Self::Load => true,
         }
+    }
+}
+
+fn kind(action: &Action) -> String {
+    match action {
+        Action::Spawn { cause, .. } => format!("Spawn {cause:?}"),
+        Action::Kill { cause, .. } => format!("Kill {cause:?}"),
+        Action::Lend { attempt, .. } => format!("Lend {attempt}"),
+        Action::Refuse { refusal, .. } => format!("Refuse {refusal:?}"),
+        Action::Close { ending: LeaseEnding::Released(_), .. } => "Close".to_owned(),
+        Action::Close { ending: LeaseEnding::EpitaphLost, .. } => "EpitaphLost".to_owned(),
+        Action::RollEnded { result, .. } => format!("Roll {result:?}"),
+        Action::LendEpitaph { .. } => "LendEpitaph".to_owned(),
+        Action::ForgetPayload { .. } => "ForgetPayload".to_owned(),
+        Action::Drain { .. } => "Drain".to_owned(),
+        Action::Load => "Load".to_owned(),
+        Action::Exit => "Exit".to_owned(),
     }
 }
 

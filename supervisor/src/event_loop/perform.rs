@@ -1,0 +1,151 @@
+//! What the fleet decides, done. In: actions. Out: processes, messages, answers.
+
+use std::time::Instant;
+
+use handoff_shared::ids::{Generation, SlotId, WorkerId};
+use handoff_shared::message::ToWorker;
+
+use super::{EventLoop, policy};
+use crate::capacity::Capacity;
+use crate::fleet::{Action, Cause, Event, RollResult};
+use crate::link::{Link, Outgoing};
+
+impl EventLoop {
+    pub(super) fn tell(&mut self, event: Event) {
+        self.fleet.handle(Instant::now(), event);
+        while let Some(action) = self.fleet.poll_action() {
+            self.perform(action);
+        }
+    }
+
+    fn perform(&mut self, action: Action) {
+        match action {
+            Action::Spawn { worker, slot, generation, cause } => self.spawn(worker, slot, generation, cause),
+            Action::Lend { lease, worker, attempt } => {
+                if attempt > 0 {
+                    self.parts.metrics.redispatched();
+                    tracing::info!(%lease, attempt, "handoff goes to another worker");
+                }
+                self.push(worker, Outgoing::Lend { lease, attempt });
+            }
+            Action::LendEpitaph { lease, worker, format } => {
+                self.parts.metrics.epitaph();
+                self.push(worker, Outgoing::Epitaph { lease, format });
+            }
+            Action::ForgetPayload { lease } => self.dispatcher.forget_payload(lease),
+            Action::Refuse { lease, refusal } => {
+                self.parts.metrics.refused(refusal);
+                if let Some((Some(client), _)) = self.dispatcher.remove(lease) {
+                    self.refused.answer(Instant::now(), client, refusal);
+                }
+            }
+            Action::Close { lease, ending } => {
+                self.parts.metrics.ended(ending);
+                self.dispatcher.remove(lease);
+            }
+            Action::Drain { worker, remaining } => {
+                let remaining_ms = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX);
+                self.push(worker, Outgoing::Message(ToWorker::Drain { remaining_ms }));
+            }
+            Action::Kill { worker, cause } => self.kill(worker, cause),
+            Action::Load => self.load(),
+            Action::RollEnded { generation, result } => self.end_roll(generation, result),
+            Action::Exit => self.exit = true,
+        }
+    }
+
+    fn push(&mut self, worker: WorkerId, outgoing: Outgoing) {
+        if let Some(link) = self.links.get_mut(&worker) {
+            link.push(outgoing);
+        }
+    }
+
+    fn spawn(&mut self, worker: WorkerId, slot: SlotId, generation: Generation, cause: Cause) {
+        self.parts.metrics.spawned(slot, cause);
+        let spawned = match self.recipes.get(&generation) {
+            Some(recipe) => Link::spawn(recipe, slot, generation),
+            None => Err(std::io::Error::from(std::io::ErrorKind::NotFound)),
+        };
+        match spawned {
+            Ok(link) => {
+                tracing::info!(%slot, %generation, pid = link.pid, ?cause, "worker started");
+                self.links.insert(worker, link);
+            }
+            Err(error) => {
+                tracing::error!(%slot, %generation, %error, "worker cannot be started");
+                self.stillborn.push(worker);
+            }
+        }
+    }
+
+    fn kill(&mut self, worker: WorkerId, cause: Cause) {
+        match self.links.get(&worker) {
+            Some(link) => {
+                tracing::warn!(slot = %link.slot, pid = link.pid, ?cause, "worker is killed");
+                link.kill();
+            }
+            None => self.stillborn.push(worker),
+        }
+    }
+
+    fn load(&mut self) {
+        match (self.parts.reload)() {
+            Ok(recipe) => {
+                let generation = self.newest.next();
+                self.newest = generation;
+                let capacity = Capacity::of(&recipe.config, self.parts.fd_limit);
+                capacity.log(&recipe.config, self.parts.fd_limit);
+                let policy = Box::new(policy(&recipe.config, &capacity));
+                tracing::info!(%generation, "configuration is valid; rolling");
+                self.recipes.insert(generation, recipe);
+                self.tell(Event::Loaded { generation, policy });
+            }
+            Err(error) => {
+                tracing::error!(%error, "reload refused; the old generation stays");
+                self.parts.metrics.reloaded("refused");
+                self.last_reload = Some(format!("refused: {error}"));
+                self.tell(Event::LoadRefused);
+            }
+        }
+    }
+
+    fn end_roll(&mut self, generation: Generation, result: RollResult) {
+        let word = match result {
+            RollResult::Done => "done",
+            RollResult::CannotStart => "cannot_start",
+            RollResult::Superseded => "superseded",
+            RollResult::Stopped => "stopped",
+        };
+        self.parts.metrics.reloaded(word);
+        self.last_reload = Some(format!("generation {generation}: {word}"));
+        match result {
+            RollResult::Done => {
+                tracing::info!(%generation, "roll ended: every slot has the new generation");
+                self.settle(generation);
+            }
+            RollResult::Superseded | RollResult::Stopped => {
+                tracing::info!(%generation, result = word, "roll ended");
+            }
+            RollResult::CannotStart => {
+                tracing::error!(%generation, "no worker of the new generation could start; the old one stays");
+            }
+        }
+    }
+
+    /// The new configuration holds for the supervisor too, as far as it can change while it runs.
+    fn settle(&mut self, generation: Generation) {
+        let Some(recipe) = self.recipes.get(&generation).cloned() else { return };
+        let (old, new) = (&self.parts.recipe.config, &recipe.config);
+        let fixed = [
+            ("server.socket_path", old.server.socket_path != new.server.socket_path),
+            ("server.stream_socket_path", old.server.stream_socket_path != new.server.stream_socket_path),
+            ("metrics.listen_addr", old.metrics != new.metrics),
+            ("logging (of the supervisor)", old.logging != new.logging),
+        ];
+        for (key, _) in fixed.into_iter().filter(|(_, differs)| *differs) {
+            tracing::warn!(key, "this change takes effect at the next restart");
+        }
+        self.parts.listener.configure(&new.server);
+        self.parts.recipe = recipe;
+    }
+}

@@ -1,0 +1,60 @@
+//! The fleet, shown: to the admin endpoint, to systemd, to the metrics.
+
+use std::task::{Context, Poll};
+use std::time::Instant;
+
+use super::EventLoop;
+use crate::admin::{Answer, Topic};
+use crate::status;
+
+impl EventLoop {
+    pub(super) fn answer_questions(&mut self, cx: &mut Context<'_>, now: Instant) {
+        while let Some(Poll::Ready(Some(question))) =
+            self.parts.questions.as_mut().map(|asked| asked.poll_recv(cx))
+        {
+            let _ = question.reply.send(self.answer(question.topic, now));
+        }
+    }
+
+    fn answer(&self, topic: Topic, now: Instant) -> Answer {
+        const TEXT: &str = "text/plain; charset=utf-8";
+        match topic {
+            Topic::Health => Answer { ok: true, content_type: TEXT, body: "OK\n".to_owned() },
+            Topic::Ready => {
+                let state = status::state(&self.fleet.report(now));
+                let ok = state == status::READY;
+                Answer { ok, content_type: TEXT, body: format!("{state}\n") }
+            }
+            Topic::Metrics => {
+                let body = self.parts.metrics.render(&self.fleet.report(now), self.parts.log.lines_dropped());
+                Answer { ok: true, content_type: "text/plain; version=0.0.4; charset=utf-8", body }
+            }
+            Topic::Status => {
+                let body = serde_json::to_string_pretty(&self.status(now)).unwrap_or_default();
+                Answer { ok: true, content_type: "application/json", body: body + "\n" }
+            }
+        }
+    }
+
+    pub(super) fn status(&self, now: Instant) -> handoff_shared::status::Status {
+        let pid = |worker| self.links.get(&worker).map(|link| link.pid);
+        status::status(&self.fleet.report(now), self.started_at, now, self.last_reload.clone(), pid)
+    }
+
+    /// Metrics, and systemd, when there is news.
+    pub(super) fn show(&mut self, now: Instant) {
+        let report = self.fleet.report(now);
+        self.parts.metrics.load(report.leases, report.leases - report.leases_queued);
+        let state = status::state(&report);
+        if state == status::READY && !self.is_ready {
+            self.is_ready = true;
+            tracing::info!(workers = report.ready, "ready");
+            self.parts.notify.ready();
+        }
+        let text = status::line(&report);
+        if text != self.told {
+            self.parts.notify.status(text.clone());
+            self.told = text;
+        }
+    }
+}
