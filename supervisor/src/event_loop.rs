@@ -73,7 +73,10 @@ pub(crate) struct EventLoop {
     told: String,
     is_ready: bool,
     pub(crate) last_reload: Option<String>,
-    exit: bool,
+    /// The fleet is gone; only clients that were refused may still be reading.
+    is_over: bool,
+    /// A second signal: nobody is waited for.
+    is_hurried: bool,
     parts: Parts,
 }
 
@@ -98,7 +101,8 @@ impl EventLoop {
             told: String::new(),
             is_ready: false,
             last_reload: None,
-            exit: false,
+            is_over: false,
+            is_hurried: false,
             parts,
         }
     }
@@ -107,7 +111,6 @@ impl EventLoop {
     pub(crate) async fn run(mut self) {
         self.tell(Event::Start);
         poll_fn(|cx| self.turn(cx)).await;
-        self.parts.listener.close();
         let summary = self.parts.metrics.summary();
         tracing::info!(
             streams = summary.started,
@@ -142,7 +145,7 @@ impl EventLoop {
         self.sweep(now);
         self.flush(cx);
         self.show(now);
-        if self.exit {
+        if self.is_over && (self.is_hurried || self.is_nobody_left(busy)) {
             return Poll::Ready(());
         }
         if busy || !self.stillborn.is_empty() {
@@ -159,6 +162,7 @@ impl EventLoop {
             match signal {
                 Signal::Stop if self.fleet.report(self.turned_at).stopping => {
                     tracing::warn!("second signal: ending at once");
+                    self.is_hurried = true;
                     self.tell(Event::StopNow);
                 }
                 Signal::Stop => self.stop(),
@@ -177,8 +181,16 @@ impl EventLoop {
         let timeout = self.parts.recipe.config.server.shutdown_timeout;
         tracing::info!(timeout_secs = timeout.as_secs_f64(), "stopping: streams may finish");
         self.parts.notify.stopping();
-        self.parts.listener.close();
+        self.parts.listener.unlink();
         self.tell(Event::Stop { deadline: Instant::now() + timeout });
+    }
+
+    /// The backlog is empty, and every client that was refused has read it, or had the time to.
+    fn is_nobody_left(&mut self, busy: bool) -> bool {
+        !busy
+            && self.refused.next_deadline().is_none()
+            && self.parts.listener.paused_until().is_none()
+            && self.parts.listener.is_idle()
     }
 
     fn poll_workers(&mut self, cx: &mut Context<'_>) -> bool {
@@ -286,10 +298,11 @@ impl EventLoop {
     fn poll_listener(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         for _ in 0..BURST {
             match self.fleet.intake(now) {
-                Intake::Hold | Intake::Closed => return false,
+                Intake::Hold => return false,
                 Intake::Shed if self.shed_budget == 0 => return false,
                 Intake::Shed => self.shed_budget -= 1,
-                Intake::Open => {}
+                // Closed: who is in the backlog already gets an answer too, if only a refusal.
+                Intake::Open | Intake::Closed => {}
             }
             match self.parts.listener.poll_accept(cx, now) {
                 Accepted::Nobody => return false,
@@ -345,7 +358,7 @@ impl EventLoop {
     fn flush(&mut self, cx: &mut Context<'_>) {
         for link in self.links.values_mut() {
             while link.flush(&self.dispatcher) {
-                self.parts.metrics.channel_full();
+                self.parts.metrics.channel_full(link.slot);
                 if !link.poll_writable(cx) {
                     break;
                 }

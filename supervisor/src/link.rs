@@ -52,24 +52,21 @@ impl Link {
         let (ours, theirs) = channel::pair()?;
         // The fd is close-on-exec, but still open in the child when the kernel resolves this path.
         let path = format!("/proc/self/fd/{}", recipe.binary.as_raw_fd());
-        let child = Command::new(path)
+        let mut child = Command::new(path)
             .arg0("handoffd-worker")
             .env_clear()
             .stdin(Stdio::from(theirs))
             .process_group(0)
             .spawn()?;
         let pid = child.id();
-        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
-        let process = pidfd_open(raw, PidfdFlags::NONBLOCK)?;
-        let mut link = Self {
-            pid,
-            slot,
-            generation,
-            channel: SupervisorChannel::new(ours)?,
-            process: Watched::new(process, Interest::READABLE)?,
-            outbox: VecDeque::new(),
-            silent: false,
-        };
+        let process = watch(pid).and_then(|process| Ok((process, SupervisorChannel::new(ours)?)));
+        let (process, channel) = process.inspect_err(|_| {
+            // Nobody could ever reap it: end it here.
+            let _ = child.kill();
+            let _ = child.wait();
+        })?;
+        let mut link =
+            Self { pid, slot, generation, channel, process, outbox: VecDeque::new(), silent: false };
         let config = (*recipe.config).clone();
         link.outbox.push_back(Outgoing::Message(ToWorker::Configure(Box::new(Configure {
             slot,
@@ -159,4 +156,10 @@ impl Link {
             tracing::debug!(slot = %self.slot, pid = self.pid, %error, "worker is dead already");
         }
     }
+}
+
+/// A pidfd of a child that nobody has reaped yet, so the pid cannot be another's.
+fn watch(pid: u32) -> io::Result<Watched> {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or(io::ErrorKind::InvalidData)?;
+    Watched::new(pidfd_open(pid, PidfdFlags::NONBLOCK)?, Interest::READABLE)
 }

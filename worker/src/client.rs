@@ -80,24 +80,11 @@ impl Client {
     /// Ready when the client is gone. What it sends meanwhile is read and thrown away.
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         let mut scratch = [0; 4096];
-        while let Poll::Ready(ready) = self.socket.poll_read_ready(cx) {
-            if self.has_half_closed {
-                return self.poll_reset(cx);
-            }
-            if self.discarded_bytes >= DISCARDED_BYTES_MAX {
-                // Nothing more is read: its end is all that counts now.
-                match (ready, self.half_close) {
-                    (Ok(mut ready), _) if !ready.ready().is_read_closed() => ready.clear_ready(),
-                    (Ok(_), HalfClose::Serve) => self.has_half_closed = true,
-                    (Ok(_), HalfClose::Gone) | (Err(_), _) => return Poll::Ready(()),
-                }
-                continue;
-            }
+        while self.reads() {
+            let Poll::Ready(ready) = self.socket.poll_read_ready(cx) else { return Poll::Pending };
             match recv(self.socket.as_raw_fd(), &mut scratch, MsgFlags::MSG_DONTWAIT) {
-                Ok(0) => match self.half_close {
-                    HalfClose::Gone => return Poll::Ready(()),
-                    HalfClose::Serve => self.has_half_closed = true,
-                },
+                Ok(0) if self.half_close == HalfClose::Gone => return Poll::Ready(()),
+                Ok(0) => self.has_half_closed = true,
                 Ok(bytes) => self.discarded_bytes += bytes,
                 Err(Errno::EAGAIN) => match ready {
                     Ok(mut ready) => ready.clear_ready(),
@@ -107,7 +94,25 @@ impl Client {
                 Err(_) => return Poll::Ready(()),
             }
         }
-        Poll::Pending
+        self.poll_reset(cx)
+    }
+
+    /// Whether anything that the client sends is of interest.
+    fn reads(&self) -> bool {
+        !self.has_half_closed && self.discarded_bytes < DISCARDED_BYTES_MAX
+    }
+
+    /// Ready when the connection is reset. For a client from which nothing more is read, that is all that
+    /// counts. Readiness to write is forgotten: who wants to write tries first.
+    fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
+        loop {
+            match self.socket.poll_write_ready(cx) {
+                Poll::Ready(Ok(ready)) if ready.ready().is_write_closed() => return Poll::Ready(()),
+                Poll::Ready(Ok(mut ready)) => ready.clear_ready(),
+                Poll::Ready(Err(_)) => return Poll::Ready(()),
+                Poll::Pending => return Poll::Pending,
+            }
+        }
     }
 
     /// Ends the stream towards the client, then reads until it hangs up, or for at most `linger`.
@@ -115,7 +120,7 @@ impl Client {
         // Not only close: the supervisor's dup keeps the connection open.
         let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Write);
         self.half_close = HalfClose::Gone;
-        if !self.has_half_closed {
+        if self.reads() {
             let _ = timeout(linger, poll_fn(|cx| self.poll_gone(cx))).await;
         }
     }
@@ -155,18 +160,6 @@ impl Client {
             looks_left = if unsent < before { LOOKS_PER_WRITE_TIMEOUT } else { looks_left - 1 };
         }
         Err(WriteError::TooSlow)
-    }
-
-    /// After a FIN that does not count the socket is readable for ever: a reset shows in the other direction.
-    fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
-        while let Poll::Ready(ready) = self.socket.poll_write_ready(cx) {
-            match ready {
-                // Whoever writes tries first and waits afterwards, so that nobody misses this.
-                Ok(mut ready) if !ready.ready().is_write_closed() => ready.clear_ready(),
-                Ok(_) | Err(_) => return Poll::Ready(()),
-            }
-        }
-        Poll::Pending
     }
 
     /// The readiness that led to EAGAIN is stale: forget it, and wait for the next.

@@ -18,6 +18,7 @@ use handoff_shared::limits::{BEAT_INTERVAL, CREDITS_PER_WORKER, DRAIN_GRACE};
 use handoff_shared::log::Log;
 use handoff_shared::message::{Configure, PROTOCOL_VERSION, ToSupervisor, ToWorker};
 use handoff_shared::metric::{Counts, Snapshot};
+use nix::unistd::{SysconfVar, sysconf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, interval, sleep_until};
@@ -60,8 +61,7 @@ pub async fn work(channel: WorkerChannel, configure: Configure, log: &Log) -> Re
         counts: RefCell::default(),
         configure,
     });
-    let mut inbox =
-        Inbox { beat: 0, ends_when_empty: false, statm: File::open("/proc/self/statm").ok(), log, room };
+    let mut inbox = Inbox { beat: 0, ends_when_empty: false, memory: Memory::open(), log, room };
     let build = env!("CARGO_PKG_VERSION").to_owned();
     inbox.room.reporter.ready(ToSupervisor::Ready { protocol_version: PROTOCOL_VERSION, build });
     inbox.run().await?;
@@ -80,7 +80,7 @@ struct Inbox<'a> {
     beat: u64,
     /// Nothing can come any more: the last session's end is ours.
     ends_when_empty: bool,
-    statm: Option<File>,
+    memory: Memory,
 }
 
 impl Inbox<'_> {
@@ -183,20 +183,33 @@ impl Inbox<'_> {
         self.room.reporter.snapshot(Snapshot {
             beat: self.beat,
             draining: self.room.drain.is_draining(),
-            rss_bytes: self.rss_bytes(),
+            rss_bytes: self.memory.rss_bytes(),
             counts: self.room.counts.borrow().clone(),
             log_lines_dropped: self.log.lines_dropped(),
             channel_full: self.room.reporter.channel_full(),
         });
     }
+}
 
-    /// The second number of /proc/self/statm, in pages (proc(5)).
+/// How large this process is: the second number of /proc/self/statm, in pages (proc(5)).
+struct Memory {
+    statm: Option<File>,
+    page_bytes: u64,
+}
+
+impl Memory {
+    fn open() -> Self {
+        let page_bytes = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
+        let page_bytes = page_bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096);
+        Self { statm: File::open("/proc/self/statm").ok(), page_bytes }
+    }
+
     fn rss_bytes(&self) -> u64 {
         let mut text = [0; 128];
         let read = self.statm.as_ref().and_then(|statm| statm.read_at(&mut text, 0).ok()).unwrap_or(0);
         let text = std::str::from_utf8(&text[..read]).unwrap_or("");
         let pages = text.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok());
-        pages.unwrap_or(0) * 4096
+        pages.unwrap_or(0) * self.page_bytes
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Instant;
 
-use handoff_shared::ids::{Generation, SlotId, WorkerId};
+use handoff_shared::ids::{Generation, LeaseId, SlotId, WorkerId};
 use handoff_shared::message::ToWorker;
 
 use super::{EventLoop, policy};
@@ -21,16 +21,12 @@ impl EventLoop {
     fn perform(&mut self, action: Action) {
         match action {
             Action::Spawn { worker, slot, generation, cause } => self.spawn(worker, slot, generation, cause),
-            Action::Lend { lease, worker, attempt } => {
-                if attempt > 0 {
-                    self.parts.metrics.redispatched();
-                    tracing::info!(%lease, attempt, "handoff goes to another worker");
-                }
-                self.push(worker, Outgoing::Lend { lease, attempt });
-            }
+            Action::Lend { lease, worker, attempt } => self.lend(lease, worker, attempt),
             Action::LendEpitaph { lease, worker, format } => {
-                self.parts.metrics.epitaph();
-                self.push(worker, Outgoing::Epitaph { lease, format });
+                if let Some(link) = self.links.get_mut(&worker) {
+                    self.parts.metrics.epitaph(link.slot);
+                    link.push(Outgoing::Epitaph { lease, format });
+                }
             }
             Action::ForgetPayload { lease } => self.dispatcher.forget_payload(lease),
             Action::Refuse { lease, refusal } => {
@@ -45,19 +41,24 @@ impl EventLoop {
             }
             Action::Drain { worker, remaining } => {
                 let remaining_ms = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX);
-                self.push(worker, Outgoing::Message(ToWorker::Drain { remaining_ms }));
+                if let Some(link) = self.links.get_mut(&worker) {
+                    link.push(Outgoing::Message(ToWorker::Drain { remaining_ms }));
+                }
             }
             Action::Kill { worker, cause } => self.kill(worker, cause),
             Action::Load => self.load(),
             Action::RollEnded { generation, result } => self.end_roll(generation, result),
-            Action::Exit => self.exit = true,
+            Action::Exit => self.is_over = true,
         }
     }
 
-    fn push(&mut self, worker: WorkerId, outgoing: Outgoing) {
-        if let Some(link) = self.links.get_mut(&worker) {
-            link.push(outgoing);
+    fn lend(&mut self, lease: LeaseId, worker: WorkerId, attempt: u8) {
+        let Some(link) = self.links.get_mut(&worker) else { return };
+        if attempt > 0 {
+            self.parts.metrics.redispatched(link.slot);
+            tracing::info!(%lease, slot = %link.slot, attempt, "handoff goes to another worker");
         }
+        link.push(Outgoing::Lend { lease, attempt });
     }
 
     fn spawn(&mut self, worker: WorkerId, slot: SlotId, generation: Generation, cause: Cause) {

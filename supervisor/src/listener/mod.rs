@@ -128,12 +128,17 @@ impl Listener {
         self.paused_until
     }
 
-    /// Takes no more. The socket files are removed if they are still ours; who waits in the backlog is told so
-    /// by the kernel.
-    pub(crate) fn close(&mut self) {
-        for door in self.doors.drain(..) {
+    /// Nobody can connect any more: the socket files are removed, if they are still ours. Who has connected
+    /// already can still be accepted.
+    pub(crate) fn unlink(&self) {
+        for door in &self.doors {
             door.bound.unlink();
         }
+    }
+
+    /// Nobody is on the way any more.
+    pub(crate) fn is_idle(&mut self) -> bool {
+        self.set_aside.is_empty() && self.peers.are_none_silent()
     }
 
     fn pause(&mut self, now: Instant) -> Accepted {

@@ -136,6 +136,11 @@ impl Peers {
         }
     }
 
+    pub(super) fn are_none_silent(&mut self) -> bool {
+        self.silent.retain(|task| !task.is_closed());
+        self.silent.is_empty() && self.arrivals.is_empty()
+    }
+
     fn wait(&mut self, peer: OwnedFd, kind: Kind, accepted_at: Instant) {
         self.silent.retain(|task| !task.is_closed());
         while self.silent.len() >= self.silent_max {

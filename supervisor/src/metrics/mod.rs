@@ -115,17 +115,28 @@ impl Metrics {
         counter!(names::STREAM_ERRORS, "reason" => reason).increment(1);
     }
 
+    /// A worker is started; every counter of its slot exists from here on.
     pub(crate) fn spawned(&self, slot: SlotId, cause: Cause) {
         let restarts = counter!(names::RESTARTS, "slot" => slot.to_string(), "reason" => names::cause(cause));
         restarts.increment(u64::from(cause != Cause::Start));
+        for name in names::BY_SLOT {
+            counter!(name, "slot" => slot.to_string()).increment(0);
+        }
     }
 
-    pub(crate) fn redispatched(&self) {
-        counter!(names::REDISPATCHES).increment(1);
+    /// A handoff goes to a further worker, in this slot.
+    pub(crate) fn redispatched(&self, slot: SlotId) {
+        counter!(names::REDISPATCHES, "slot" => slot.to_string()).increment(1);
     }
 
-    pub(crate) fn epitaph(&self) {
-        counter!(names::EPITAPHS).increment(1);
+    /// A dead worker's stream gets its last event from the worker in this slot.
+    pub(crate) fn epitaph(&self, slot: SlotId) {
+        counter!(names::EPITAPHS, "slot" => slot.to_string()).increment(1);
+    }
+
+    /// A message for this slot's worker has to wait.
+    pub(crate) fn channel_full(&self, slot: SlotId) {
+        counter!(names::CHANNEL_FULL, "slot" => slot.to_string()).increment(1);
     }
 
     pub(crate) fn dup_dropped(&self) {
@@ -134,10 +145,6 @@ impl Metrics {
 
     pub(crate) fn short_of_fds(&self) {
         counter!(names::ACCEPT_PAUSES).increment(1);
-    }
-
-    pub(crate) fn channel_full(&self) {
-        counter!(names::CHANNEL_FULL).increment(1);
     }
 
     /// `done`, `refused`, `cannot_start`, …

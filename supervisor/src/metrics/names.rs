@@ -31,6 +31,9 @@ const REFUSALS: [Refusal; 4] =
     [Refusal::Full, Refusal::NoWorker, Refusal::ShuttingDown, Refusal::WorkerCrashed];
 pub(super) const RELOAD_RESULTS: [&str; 5] = ["done", "refused", "cannot_start", "superseded", "stopped"];
 
+/// Counters with the label `slot`.
+pub(super) const BY_SLOT: [&str; 3] = [REDISPATCHES, EPITAPHS, CHANNEL_FULL];
+
 /// Describes every metric of the recorder and makes it exist with value 0.
 pub(super) fn describe_all() {
     describe_gauge!(ACTIVE_CONNECTIONS, "clients that are being served or wait for a worker");
@@ -47,9 +50,8 @@ pub(super) fn describe_all() {
     describe_counter!(DUPS_DROPPED, "streams that would get no last event if their worker died: too few fds");
     describe_counter!(ACCEPT_PAUSES, "times accepting paused near the fd limit");
     describe_counter!(CHANNEL_FULL, "times a worker's channel was full when a message was ready");
-    let plain =
-        [CONNECTIONS, CONNECTIONS_REJECTED, HANDOFFS, REDISPATCHES, EPITAPHS, DUPS_DROPPED, ACCEPT_PAUSES];
-    plain.into_iter().chain([CHANNEL_FULL]).for_each(|name| zero(&counter!(name)));
+    let plain = [CONNECTIONS, CONNECTIONS_REJECTED, HANDOFFS, DUPS_DROPPED, ACCEPT_PAUSES];
+    plain.into_iter().for_each(|name| zero(&counter!(name)));
     describe_counter!(HANDOFF_ERRORS, "connections and handoffs that came to no stream, by reason");
     describe_counter!(STREAM_ERRORS, "streams that did not end well, by reason");
     for reason in REASONS {
