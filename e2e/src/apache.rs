@@ -59,7 +59,9 @@ impl Sent {
         let rights = [ControlMessage::ScmRights(&raw)];
         let control = if raw.is_empty() { &[][..] } else { &rights[..] };
         // Room for the largest message, where the kernel allows it.
-        let _ = setsockopt(&self.0, sockopt::SndBuf, &(4 << 20));
+        if setsockopt(&self.0, sockopt::SndBufForce, &(4 << 20)).is_err() {
+            let _ = setsockopt(&self.0, sockopt::SndBuf, &(4 << 20));
+        }
         let flags = MsgFlags::MSG_NOSIGNAL;
         let sent = sendmsg::<()>(self.0.as_raw_fd(), &[IoSlice::new(payload)], control, flags, None)?;
         match sent == payload.len() {
@@ -67,6 +69,18 @@ impl Sent {
             // A stream socket takes what fits; the rest follows without fds.
             false => UnixStream::from(self.0.try_clone()?).write_all(&payload[sent..]),
         }
+    }
+}
+
+impl From<OwnedFd> for Sent {
+    fn from(connection: OwnedFd) -> Self {
+        Self(connection)
+    }
+}
+
+impl From<Sent> for UnixStream {
+    fn from(sent: Sent) -> Self {
+        Self::from(sent.0)
     }
 }
 

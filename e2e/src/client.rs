@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::PATIENCE;
+use crate::{PATIENCE, pause};
 
 /// A client's end of its connection. Every read has a deadline.
 #[derive(Debug)]
@@ -64,6 +64,22 @@ impl Client {
             }
         };
         Response::parse(&bytes, broken)
+    }
+
+    /// Reads until the daemon ends the connection: this many bytes, then a pause of some milliseconds, and again.
+    ///
+    /// # Panics
+    /// When the connection breaks.
+    pub fn read_slowly(&mut self, bytes_at_once: usize) -> Response {
+        let mut bytes = Vec::new();
+        let mut buffer = vec![0; bytes_at_once];
+        loop {
+            match self.read(&mut buffer).expect("the rest of the answer") {
+                0 => return Response::parse(&bytes, None),
+                read => bytes.extend_from_slice(&buffer[..read]),
+            }
+            pause();
+        }
     }
 
     /// Reads until this text has come; returns everything up to then.

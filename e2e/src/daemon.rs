@@ -115,6 +115,16 @@ impl Daemon {
         self.directory.path().join("daemon.toml")
     }
 
+    /// Replaces a text in the configuration file, for the next reload.
+    ///
+    /// # Panics
+    /// When the text is not there.
+    pub fn change_config(&self, from: &str, to: &str) {
+        let text = fs::read_to_string(self.config()).expect("a configuration");
+        assert!(text.contains(from), "{from:?} is not in the configuration: {text}");
+        fs::write(self.config(), text.replacen(from, to, 1)).expect("a configuration");
+    }
+
     /// A place of the daemon's own.
     #[must_use]
     pub fn directory(&self) -> &Path {
@@ -250,6 +260,33 @@ impl Daemon {
     #[must_use]
     pub fn log(&self) -> String {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
+    }
+
+    /// What the workers' log says about each session that has ended, in the order of their ends.
+    #[must_use]
+    pub fn sessions(&self) -> Vec<Value> {
+        let log = self.log();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        lines.filter(|line| line["message"] == "session ended").collect()
+    }
+
+    /// What the log says about the session with this request id; waits for its end.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    #[must_use]
+    #[track_caller]
+    pub fn session(&self, request_id: &str) -> Value {
+        eventually(&format!("the session {request_id} ends"), || {
+            self.sessions().into_iter().find(|session| session["request_id"] == request_id)
+        })
+    }
+
+    /// Fds that are open in the supervisor and in its children.
+    #[must_use]
+    pub fn fds(&self) -> usize {
+        let workers = process::children(self.pid());
+        process::fds(self.pid()) + workers.into_iter().map(process::fds).sum::<usize>()
     }
 
     /// What was printed on standard output.

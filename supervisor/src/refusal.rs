@@ -19,7 +19,7 @@ const OVERLOADED: &str = concat!(
     "Cache-Control: no-cache\r\n",
     "Connection: close\r\n",
     "Retry-After: 1\r\n",
-    "Content-Length: 108\r\n\r\n",
+    "Content-Length: 109\r\n\r\n",
     r#"{"error":{"message":"all workers are busy, please try again soon","type":"server_error","code":"overloaded"}}"#,
 );
 const SHUTTING_DOWN: &str = concat!(
@@ -36,7 +36,7 @@ const WORKER_CRASHED: &str = concat!(
     "Content-Type: application/json\r\n",
     "Cache-Control: no-cache\r\n",
     "Connection: close\r\n",
-    "Content-Length: 111\r\n\r\n",
+    "Content-Length: 115\r\n\r\n",
     r#"{"error":{"message":"the request could not be served, please retry","type":"server_error","code":"worker_crashed"}}"#,
 );
 

@@ -7,7 +7,7 @@ use handoff_e2e::{Client, Daemon, Door, Response, eventually};
 use nix::sys::signal::Signal;
 
 const SLOW_TO_BEGIN: &[u8] = br#"{"prompt":"x","mock":{"first_token_delay_ms":500}}"#;
-const LONG: &str = r#"{"prompt":"x","format":"FORMAT","mock":{"length":10000,"token_delay_ms":5}}"#;
+const LONG_ENOUGH: &str = r#"{"prompt":"x","format":"FORMAT","mock":{"length":200,"token_delay_ms":10}}"#;
 
 #[test]
 fn before_the_first_byte_another_worker_answers_the_whole() {
@@ -25,19 +25,34 @@ fn before_the_first_byte_another_worker_answers_the_whole() {
 
 #[test]
 fn after_the_first_byte_the_stream_ends_with_one_error_event() {
-    let daemon = Daemon::start("");
     for (deadly, kind) in deaths() {
-        for format in ["content", "text", "openai", "events"] {
-            let payload = LONG.replace("FORMAT", format);
+        let daemon = Daemon::start("");
+        // Two of each, so that each worker has one of each.
+        let formats = ["content", "text", "openai", "events"].into_iter().flat_map(|format| [format; 2]);
+        let streams = formats.map(|format| {
+            let payload = LONG_ENOUGH.replace("FORMAT", format);
             let mut client = daemon.hand_over_by(Door::SeqPacket, kind, payload.as_bytes());
             let heard = client.read_until("\n\n");
-            strike(holder(&daemon), deadly);
-            assert_ends_with_a_crash(&heard, client.response(), &format!("{deadly} {kind:?} {format}"));
-            all_ready(&daemon);
+            (format, client, heard)
+        });
+        let streams: Vec<_> = streams.collect();
+        let holders = daemon.holders();
+        assert_eq!(holders.iter().map(|(_, leases)| *leases).collect::<Vec<_>>(), [4, 4], "{deadly} {kind:?}");
+        strike(holders[0].0, deadly);
+        let mut crashed = Vec::new();
+        for (format, client, heard) in streams {
+            let rest = client.response();
+            if rest.body.contains("worker_crashed") {
+                assert_ends_with_a_crash(&heard, rest, &format!("{deadly} {kind:?} {format}"));
+                crashed.push(format);
+            } else {
+                assert!(rest.body.ends_with("data: [DONE]\n\n") || format == "events", "{kind:?} {format}: {rest:?}");
+            }
         }
+        assert_eq!(crashed, ["content", "text", "openai", "events"], "{deadly} {kind:?}");
+        assert_eq!(daemon.metric("handoffd_redispatches_total"), 0.0);
+        assert_eq!(daemon.metric("handoffd_epitaphs_total"), 4.0);
     }
-    assert_eq!(daemon.metric(r#"handoffd_lease_endings_total{outcome="epitaph_written""#), 16.0);
-    assert_eq!(daemon.metric("handoffd_redispatches_total"), 0.0);
 }
 
 #[test]

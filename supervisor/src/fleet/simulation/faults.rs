@@ -15,7 +15,7 @@ use crate::fleet::{Event, Exit, Policy};
 pub(super) struct Temper {
     faults: Vec<Fault>,
     pause_ms: u64,
-    slots_max: u64,
+    slots_max: u32,
     pub(super) burst_max: u64,
     pub(super) burst_pause_ms: u64,
     /// One in so many workers has a bad start.
@@ -40,8 +40,6 @@ enum Fault {
     Reload,
     FdDropped,
     Grow,
-    Stop,
-    StopNow,
 }
 
 /// Nobody is harmed by these.
@@ -81,9 +79,6 @@ impl Temper {
         if !is_faultless {
             faults.extend(HARMFUL.into_iter().filter(|_| chance.one_in(3)));
         }
-        if chance.one_in(4) {
-            faults.push(if chance.one_in(3) { Fault::StopNow } else { Fault::Stop });
-        }
         Self {
             faults,
             pause_ms: chance.pick(&[50, 300, 1_000, 5_000]).unwrap_or(1_000),
@@ -119,7 +114,7 @@ impl Temper {
             (recycled(2_000, 20_000), recycled(5, 200), recycled(10, 11));
         let mut number = |choices: &[u32]| chance.pick(choices).unwrap_or(1);
         Policy {
-            slots: u16::try_from(number(&[1, 2, 2, 3, 5, 8]).min(self.slots_max as u32)).unwrap_or(1),
+            slots: u16::try_from(number(&[1, 2, 2, 3, 5, 8]).min(self.slots_max)).unwrap_or(1),
             leases_max: number(&[1, 5, 40, 200, 500]),
             leases_per_worker_max: number(&[1, 3, 20, 100, 300]),
             queue_timeout: Duration::from_millis(number(&[0, 100, 2_000]).into()),
@@ -199,12 +194,6 @@ impl World {
                 self.go_away(pause);
             }
             Fault::FdDropped => self.drop_fd(),
-            Fault::Stop if self.chance.one_in(10) => {
-                let deadline = self.now + self.chance.millis(0, 10_000);
-                self.tell(Event::Stop { deadline });
-            }
-            Fault::StopNow if self.chance.one_in(10) => self.tell(Event::StopNow),
-            Fault::Stop | Fault::StopNow => {}
             Fault::Kill
             | Fault::Exit
             | Fault::Freeze
@@ -260,7 +249,7 @@ impl World {
                     self.die(id, Exit::Crashed);
                 }
             }
-            Fault::Leave | Fault::Away | Fault::Reload | Fault::FdDropped | Fault::Stop | Fault::StopNow => {}
+            Fault::Leave | Fault::Away | Fault::Reload | Fault::FdDropped => {}
         }
     }
 

@@ -287,12 +287,12 @@ impl Judge {
 
     /// After the last action of a step.
     pub(super) fn check(&mut self, now: Instant, fleet: &Fleet) {
-        assert!(self.expected.kill.is_none(), "not killed: {:?}", self.expected);
-        assert!(self.expected.close.is_none(), "a released lease is closed: {:?}", self.expected);
-        assert!(self.expected.superseded.is_none(), "a roll's end is said: {:?}", self.expected);
         if self.exited {
             return;
         }
+        assert!(self.expected.kill.is_none(), "not killed: {:?}", self.expected);
+        assert!(self.expected.close.is_none(), "a released lease is closed: {:?}", self.expected);
+        assert!(self.expected.superseded.is_none(), "a roll's end is said: {:?}", self.expected);
         self.check_leases(now, fleet);
         self.check_workers(now, fleet);
         self.check_deadline(now, fleet);

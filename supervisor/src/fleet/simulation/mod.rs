@@ -88,7 +88,10 @@ fn the_fleet_keeps_its_promises_in_every_world() {
     });
     let seen = seen.into_inner().unwrap();
     let missed: Vec<&str> = MUST_BE_SEEN.into_iter().filter(|kind| !seen.contains(*kind)).collect();
-    assert!(missed.is_empty() || seeds * STEPS_PER_SEED < STEPS, "the worlds are too tame: nobody saw {missed:?}, only {seen:?}");
+    assert!(
+        missed.is_empty() || seeds * STEPS_PER_SEED < STEPS,
+        "the worlds are too tame: nobody saw {missed:?}, only {seen:?}"
+    );
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use handoff_shared::ids::{Generation, LeaseId, SlotId, WorkerId};
+use handoff_shared::ids::{Generation, LeaseId, WorkerId};
 use handoff_shared::limits::{BEAT_INTERVAL, DRAIN_GRACE};
 use handoff_shared::message::{Format, Outcome};
 
@@ -15,7 +15,6 @@ use crate::fleet::{Event, Exit};
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) id: WorkerId,
-    pub(super) slot: SlotId,
     pub(super) generation: Generation,
     /// None: it lives.
     pub(super) exit: Option<Exit>,
@@ -64,10 +63,9 @@ pub(super) enum Stage {
 }
 
 impl Process {
-    pub(super) fn new(id: WorkerId, slot: SlotId, generation: Generation, now: Instant) -> Self {
+    pub(super) fn new(id: WorkerId, generation: Generation, now: Instant) -> Self {
         Self {
             id,
-            slot,
             generation,
             exit: None,
             frozen_until: None,
@@ -199,13 +197,18 @@ impl Process {
         let known = self.sessions.keys().copied().collect::<Vec<_>>();
         let lease = chance.pick(&known).unwrap_or(LeaseId::first(0));
         let stranger = LeaseId::first(0);
-        self.outbox.push_back(match chance.below(7) {
+        let last = self.inbox.iter().rev().find_map(|packet| match packet {
+            Packet::Handoff(lease) | Packet::Epitaph(lease) => Some(*lease),
+            Packet::Drain(_) => None,
+        });
+        self.outbox.push_back(match chance.below(8) {
             0 => Event::Misbehaved { worker },
             1 => Event::Ready { worker },
             2 => Event::Taken { worker, leases: vec![lease] },
             3 => Event::Taken { worker, leases: vec![stranger] },
             4 => Event::Released { worker, lease: stranger, outcome: Outcome::Complete },
             5 => Event::Committed { worker, lease: stranger, format: Format::Text },
+            6 => Event::Taken { worker, leases: vec![last.unwrap_or(stranger)] },
             _ => Event::Beat { worker, rss_bytes: 1, draining: false },
         });
     }

@@ -12,6 +12,24 @@ use crate::fleet::{Action, Cause, LeaseEnding, Refusal, RollResult};
 /// roll's or recycling's successors, which need a Ready worker each.
 const SPAWNS_PER_SECOND_MAX: usize = 12;
 
+/// What kind of action it is, for the list of those that must be seen.
+pub(super) fn kind(action: &Action) -> String {
+    match action {
+        Action::Spawn { cause, .. } => format!("Spawn {cause:?}"),
+        Action::Kill { cause, .. } => format!("Kill {cause:?}"),
+        Action::Lend { attempt, .. } => format!("Lend {attempt}"),
+        Action::Refuse { refusal, .. } => format!("Refuse {refusal:?}"),
+        Action::Close { ending: LeaseEnding::Released(_), .. } => "Close".to_owned(),
+        Action::Close { ending: LeaseEnding::EpitaphLost, .. } => "EpitaphLost".to_owned(),
+        Action::RollEnded { result, .. } => format!("Roll {result:?}"),
+        Action::LendEpitaph { .. } => "LendEpitaph".to_owned(),
+        Action::ForgetPayload { .. } => "ForgetPayload".to_owned(),
+        Action::Drain { .. } => "Drain".to_owned(),
+        Action::Load => "Load".to_owned(),
+        Action::Exit => "Exit".to_owned(),
+    }
+}
+
 impl Judge {
     pub(super) fn said(&mut self, now: Instant, action: &Action) {
         assert!(!self.exited, "nothing is said after Exit");
@@ -216,11 +234,10 @@ impl Judge {
 
     fn said_roll_ended(&mut self, generation: Generation, result: RollResult) {
         let is_whole = || {
-            let current = self.workers.values().filter(|worker| match worker.stage {
-                Stage::Starting { .. } | Stage::Ready => true,
-                Stage::Draining { .. } | Stage::Dying => false,
-            });
-            current.fold(true, |all, worker| all && worker.generation == generation)
+            self.workers.values().all(|worker| match worker.stage {
+                Stage::Starting { .. } | Stage::Ready => worker.generation == generation,
+                Stage::Draining { .. } | Stage::Dying => true,
+            })
         };
         let may = match result {
             RollResult::Done => self.active == generation && is_whole(),

@@ -12,7 +12,8 @@ use super::chance::Chance;
 use super::faults::{Temper, Vigour};
 use super::judge::Judge;
 use super::process::{Packet, Process};
-use crate::fleet::{Action, Event, Exit, Fleet, Intake, LeaseEnding};
+use super::rules;
+use crate::fleet::{Action, Event, Exit, Fleet, Intake};
 
 /// Events and actions that a failing world shows.
 const LAST_WORDS: usize = 40;
@@ -95,27 +96,40 @@ impl World {
         }
     }
 
-    /// Chaos, then quiet in which everything has to heal, then Stop. Returns how many steps it took.
+    /// Chaos, then quiet in which everything has to heal, then Stop; or Stop in the middle of it all. Returns
+    /// how many steps it took, and how long.
     pub(super) fn live(&mut self, steps: u64) -> (u64, Duration) {
+        let is_cut_short = self.chance.one_in(3);
+        let chaos = if is_cut_short { self.chance.below(steps) } else { steps };
         self.tell(Event::Start);
         self.after(Duration::ZERO, Happening::Fault);
         self.after(Duration::ZERO, Happening::Burst);
-        while self.steps < steps && !self.judge.exited {
-            if self.judge.stopping.is_some() {
-                self.assert_stops_in_time();
-            }
+        while self.steps < chaos {
             self.turn();
         }
-        if self.judge.stopping.is_none() {
+        if !is_cut_short {
             self.heal();
-            let deadline = self.now + self.chance.millis(0, 5_000);
-            self.tell(Event::Stop { deadline });
         }
+        self.stop();
+        (self.steps, self.now - self.born)
+    }
+
+    fn stop(&mut self) {
+        let patience = self.chance.millis(0, 5_000);
+        self.tell(Event::Stop { deadline: self.now + patience });
+        let is_impatient = self.chance.one_in(3);
+        let second_signal = self.now + self.chance.millis(0, 4_000);
         while !self.judge.exited {
             self.assert_stops_in_time();
+            match is_impatient && second_signal <= self.now {
+                true => self.tell(Event::StopNow),
+                false => self.turn(),
+            }
+        }
+        // What was on its way is still told, and leads to nothing.
+        for _ in 0..self.due.len().min(50) {
             self.turn();
         }
-        (self.steps, self.now - self.born)
     }
 
     fn assert_stops_in_time(&self) {
@@ -142,7 +156,7 @@ impl World {
 
     fn is_healthy(&self) -> bool {
         let report = self.fleet.report(self.now);
-        let is_settled = report.roll.is_none() && !report.reload_pending && !self.judge.loading;
+        let is_settled = report.roll.is_none() && !self.judge.reload_wanted && !self.judge.loading;
         let wanted = usize::from(self.judge.policy.slots);
         is_settled && report.ready == wanted && report.slots == wanted && report.leases == 0
     }
@@ -205,16 +219,13 @@ impl World {
 
     /// One step.
     pub(super) fn tell(&mut self, event: Event) {
-        if self.judge.exited {
-            return;
-        }
         self.steps += 1;
         self.note(&event);
         self.judge.told(self.now, &event);
         self.fleet.handle(self.now, event);
         while let Some(action) = self.fleet.poll_action() {
             self.note(&action);
-            self.seen.insert(kind(&action));
+            self.seen.insert(rules::kind(&action));
             self.judge.said(self.now, &action);
             self.perform(action);
         }
@@ -230,8 +241,8 @@ impl World {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Spawn { worker, slot, generation, .. } => {
-                self.spawn(Process::new(worker, slot, generation, self.now));
+            Action::Spawn { worker, generation, .. } => {
+                self.spawn(Process::new(worker, generation, self.now));
             }
             Action::Lend { lease, worker, .. } => self.send(worker, Packet::Handoff(lease)),
             Action::LendEpitaph { lease, worker, .. } => self.send(worker, Packet::Epitaph(lease)),
@@ -381,23 +392,6 @@ impl Happening {
             Self::Ready(_) | Self::Turn(_) | Self::Die(..) | Self::Burst | Self::Return => false,
             Self::Fault | Self::Deliver(_) | Self::Bury(_) | Self::Accept | Self::Load => true,
         }
-    }
-}
-
-fn kind(action: &Action) -> String {
-    match action {
-        Action::Spawn { cause, .. } => format!("Spawn {cause:?}"),
-        Action::Kill { cause, .. } => format!("Kill {cause:?}"),
-        Action::Lend { attempt, .. } => format!("Lend {attempt}"),
-        Action::Refuse { refusal, .. } => format!("Refuse {refusal:?}"),
-        Action::Close { ending: LeaseEnding::Released(_), .. } => "Close".to_owned(),
-        Action::Close { ending: LeaseEnding::EpitaphLost, .. } => "EpitaphLost".to_owned(),
-        Action::RollEnded { result, .. } => format!("Roll {result:?}"),
-        Action::LendEpitaph { .. } => "LendEpitaph".to_owned(),
-        Action::ForgetPayload { .. } => "ForgetPayload".to_owned(),
-        Action::Drain { .. } => "Drain".to_owned(),
-        Action::Load => "Load".to_owned(),
-        Action::Exit => "Exit".to_owned(),
     }
 }
 
