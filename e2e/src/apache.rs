@@ -1,10 +1,11 @@
 //! Plays Apache: one connection, one message with a client's socket, close.
 
 use std::io::{self, IoSlice, Write};
-use std::net::{Shutdown, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, sendmsg, setsockopt,
@@ -84,6 +85,8 @@ impl From<Sent> for UnixStream {
     }
 }
 
+static NEXT: AtomicU8 = AtomicU8::new(0);
+
 /// Both ends of a fresh client connection: ours, and the one that Apache hands over.
 ///
 /// # Panics
@@ -97,7 +100,9 @@ pub fn client_pair(kind: Kind) -> (Client, OwnedFd) {
             (Client::unix(ours), theirs.into())
         }
         Kind::Tcp => {
-            let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+            // Every 127.x.y.z is this machine: thousands of closed connections do not use up one address's ports.
+            let address = Ipv4Addr::new(127, 0, 1, NEXT.fetch_add(1, Ordering::Relaxed));
+            let listener = TcpListener::bind((address, 0)).expect("a port");
             let ours = TcpStream::connect(listener.local_addr().expect("an address")).expect("a connection");
             let (theirs, _) = listener.accept().expect("a connection");
             theirs.set_nonblocking(true).expect("non-blocking");

@@ -89,9 +89,9 @@ impl Daemon {
             .expect("handoffd starts");
         let mut daemon = Self { directory, child, admin };
         if !options.no_wait {
-            eventually("handoffd is ready", || {
+            eventually("handoffd is ready, with all its workers", || {
                 assert!(daemon.exit_status().is_none(), "handoffd ended at its start");
-                daemon.is_ready().then_some(())
+                (daemon.is_ready() && daemon.workers("starting").is_empty()).then_some(())
             });
         }
         daemon

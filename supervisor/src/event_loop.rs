@@ -26,7 +26,7 @@ use tokio::time::Sleep;
 use crate::admin::Question;
 use crate::capacity::Capacity;
 use crate::dispatcher::Dispatcher;
-use crate::fleet::{Event, Exit, Fleet, Intake, Policy};
+use crate::fleet::{Action, Event, Exit, Fleet, Intake, Policy, Refusal};
 use crate::generation::Recipe;
 use crate::link::Link;
 use crate::listener::{Accepted, Arrival, BURST, Listener, Rejection};
@@ -329,7 +329,11 @@ impl EventLoop {
                     self.parts.metrics.dup_dropped();
                     self.tell(Event::FdDropped { lease });
                 }
-                self.tell(Event::Received { lease });
+                match self.is_over {
+                    false => self.tell(Event::Received { lease }),
+                    // The fleet has ended, and hears nothing any more.
+                    true => self.perform(Action::Refuse { lease, refusal: Refusal::ShuttingDown }),
+                }
             }
             Err(rejection) => {
                 self.parts.metrics.rejected(&rejection);

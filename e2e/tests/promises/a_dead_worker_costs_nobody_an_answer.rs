@@ -37,7 +37,11 @@ fn after_the_first_byte_the_stream_ends_with_one_error_event() {
         });
         let streams: Vec<_> = streams.collect();
         let holders = daemon.holders();
-        assert_eq!(holders.iter().map(|(_, leases)| *leases).collect::<Vec<_>>(), [4, 4], "{deadly} {kind:?}");
+        assert_eq!(
+            holders.iter().map(|(_, leases)| *leases).collect::<Vec<_>>(),
+            [4, 4],
+            "{deadly} {kind:?}"
+        );
         strike(holders[0].0, deadly);
         let mut crashed = Vec::new();
         for (format, client, heard) in streams {
@@ -46,7 +50,10 @@ fn after_the_first_byte_the_stream_ends_with_one_error_event() {
                 assert_ends_with_a_crash(&heard, rest, &format!("{deadly} {kind:?} {format}"));
                 crashed.push(format);
             } else {
-                assert!(rest.body.ends_with("data: [DONE]\n\n") || format == "events", "{kind:?} {format}: {rest:?}");
+                assert!(
+                    rest.body.ends_with("data: [DONE]\n\n") || format == "events",
+                    "{kind:?} {format}: {rest:?}"
+                );
             }
         }
         assert_eq!(crashed, ["content", "text", "openai", "events"], "{deadly} {kind:?}");
@@ -71,9 +78,11 @@ fn half_an_event_is_ended_by_an_empty_line_before_the_error() {
         signal(holder(&daemon), Signal::SIGKILL);
         let response = client.response();
         let end = response.body.trim_end().rsplit_once("\n\n");
-        let (before, error) = end.unwrap_or_else(|| panic!("{kind:?}: no end in {} bytes", response.body.len()));
+        let (before, error) =
+            end.unwrap_or_else(|| panic!("{kind:?}: no end in {} bytes", response.body.len()));
         assert!(error.starts_with(r#"data: {"error":{"#), "{kind:?}: {error}");
-        let whole = before.split("\n\n").filter(|event| event.starts_with("id: ") || event.starts_with("data: "));
+        let whole =
+            before.split("\n\n").filter(|event| event.starts_with("id: ") || event.starts_with("data: "));
         assert!(whole.count() > 100, "{kind:?}: {} bytes", before.len());
         assert_eq!(response.error_code().as_deref(), Some("worker_crashed"), "{kind:?}");
         assert!(!response.body.contains("[DONE]"), "{kind:?}: a broken answer looks whole");
@@ -90,7 +99,9 @@ fn a_worker_killed_after_the_end_adds_nothing_to_a_complete_answer() {
         // The client has its answer and stays connected: the worker waits for it to hang up.
         signal(holder(&daemon), Signal::SIGKILL);
         all_ready(&daemon);
-        eventually("the lease has ended", || (daemon.metric("daemon_active_connections") == 0.0).then_some(()));
+        eventually("the lease has ended", || {
+            (daemon.metric("daemon_active_connections") == 0.0).then_some(())
+        });
         assert!(response.is_complete(), "{kind:?}: {response:?}");
         assert_eq!(client.response().body, "", "{kind:?}: something came after the end");
     }
@@ -153,7 +164,7 @@ fn all_ready(daemon: &Daemon) {
     });
 }
 
-/// Blocked in nothing but its wait for events: the state in proc(5) is S in two looks.
+/// It spends no time for longer than its beats are apart.
 fn is_idle(pid: u32) -> bool {
     let before = handoff_e2e::process::cpu_ticks(pid);
     handoff_e2e::throughout(std::time::Duration::from_millis(600), || {});
@@ -167,5 +178,8 @@ fn assert_ends_with_a_crash(heard: &str, rest: Response, what: &str) {
     assert_eq!(all.matches("worker_crashed").count(), 1, "{what}: {all}");
     assert!(!all.contains("[DONE]") && rest.broken.is_none(), "{what}: {:?} {all}", rest.broken);
     let last = all.trim_end_matches('\n').rsplit_once("\n\n").map_or("", |(_, last)| last);
-    assert!(last.contains("worker_crashed") && all.ends_with("\n\n"), "{what}: no empty line before the error: {all}");
+    assert!(
+        last.contains("worker_crashed") && all.ends_with("\n\n"),
+        "{what}: no empty line before the error: {all}"
+    );
 }

@@ -40,7 +40,10 @@ fn a_stream_that_has_begun_ends_with_one_error_event_and_nothing_follows() {
         signal(stopped, Signal::SIGSTOP);
         let rest = client.read_response();
         assert_eq!(rest.error_code().as_deref(), Some("worker_crashed"), "{kind:?}: {rest:?}");
-        assert!(!is_alive(stopped), "{kind:?}: the client was told by another worker while its own was alive");
+        assert!(
+            !is_alive(stopped),
+            "{kind:?}: the client was told by another worker while its own was alive"
+        );
         signal(stopped, Signal::SIGCONT);
         assert!(!rest.body.contains("[DONE]") && rest.body.ends_with("\n\n"), "{kind:?}: {rest:?}");
         assert_eq!(client.response().body, "", "{kind:?}: something came after the end");
@@ -112,6 +115,7 @@ fn a_full_channel_loses_no_handoff() {
 }
 
 fn restarts(daemon: &Daemon, reason: &str) -> f64 {
-    let of_slot = |slot| daemon.metric(&format!("handoffd_worker_restarts_total{{slot=\"{slot}\",reason=\"{reason}\""));
+    let of_slot =
+        |slot| daemon.metric(&format!("handoffd_worker_restarts_total{{slot=\"{slot}\",reason=\"{reason}\""));
     of_slot(0) + of_slot(1)
 }

@@ -18,7 +18,7 @@ impl EventLoop {
         }
     }
 
-    fn perform(&mut self, action: Action) {
+    pub(super) fn perform(&mut self, action: Action) {
         match action {
             Action::Spawn { worker, slot, generation, cause } => self.spawn(worker, slot, generation, cause),
             Action::Lend { lease, worker, attempt } => self.lend(lease, worker, attempt),

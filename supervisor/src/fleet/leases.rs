@@ -193,36 +193,48 @@ impl Fleet {
             // Handoffs are taken in the order in which they were sent.
             let in_order = worker.untaken.front().is_some_and(|(sent, _)| sent == id);
             match self.leases.live.get_mut(id) {
-                Some(lease) if in_order && lease.place == (Place::Sent { to: by }) => {
-                    worker.untaken.pop_front();
+                Some(lease) if lease.place == (Place::Sent { to: by }) => {
+                    worker.untaken.retain(|(sent, _)| sent != id);
                     lease.place = Place::Taken { by };
+                    if !in_order {
+                        self.kill(by, Cause::Protocol);
+                    }
                 }
-                Some(_) | None => return self.kill(by, Cause::Protocol),
+                Some(_) | None => self.kill(by, Cause::Protocol),
             }
         }
     }
 
+    /// Who holds a lease is believed even out of turn, and killed for it: once bytes may be out, nothing may
+    /// make them unsaid.
     pub(super) fn commit(&mut self, by: WorkerId, id: LeaseId, format: Format) {
-        match self.leases.live.get_mut(&id) {
-            Some(lease) if lease.place == (Place::Taken { by }) && lease.work == Work::Serve => {
-                lease.place = Place::Committed { by, format };
+        let lease = self.leases.live.get_mut(&id).filter(|lease| lease.place.holder() == Some(by));
+        let in_turn = match lease {
+            Some(lease) if lease.work == Work::Serve => {
+                let old = std::mem::replace(&mut lease.place, Place::Committed { by, format });
                 self.actions.push_back(Action::ForgetPayload { lease: id });
+                old == Place::Taken { by }
             }
-            Some(_) | None => self.kill(by, Cause::Protocol),
+            Some(_) | None => false,
+        };
+        if !in_turn {
+            self.kill(by, Cause::Protocol);
         }
     }
 
+    /// As with [`Self::commit`].
     pub(super) fn release(&mut self, by: WorkerId, id: LeaseId, outcome: Outcome) {
-        let place = self.leases.live.get(&id).map(|lease| lease.place);
-        match place {
-            Some(Place::Taken { by: holder } | Place::Committed { by: holder, .. }) if holder == by => {
-                self.leases.live.remove(&id);
-                if let Some(worker) = self.workers.get_mut(&by) {
-                    worker.load -= 1;
-                }
-                self.actions.push_back(Action::Close { lease: id, ending: LeaseEnding::Released(outcome) });
+        let place =
+            self.leases.live.get(&id).map(|lease| lease.place).filter(|place| place.holder() == Some(by));
+        if place.is_some() {
+            self.leases.live.remove(&id);
+            if let Some(worker) = self.workers.get_mut(&by) {
+                worker.load -= 1;
             }
-            Some(_) | None => self.kill(by, Cause::Protocol),
+            self.actions.push_back(Action::Close { lease: id, ending: LeaseEnding::Released(outcome) });
+        }
+        if place.is_none_or(|place| place == Place::Sent { to: by }) {
+            self.kill(by, Cause::Protocol);
         }
     }
 

@@ -190,6 +190,7 @@ impl Fleet {
         for slot in &mut self.slots {
             // What the old generation did is not held against the new one.
             slot.early_deaths = 0;
+            slot.successor_after = None;
             if let Occupant::Backoff { until, .. } = &mut slot.occupant {
                 *until = now;
             }

@@ -171,9 +171,10 @@ impl Door {
     }
 }
 
-/// The kernel gives out the lowest free number: a high one means that all below are in use. The limit is asked
-/// each time, since an operator may change it from outside.
-fn is_short_of_fds(newest: &OwnedFd) -> bool {
-    let number = u64::try_from(newest.as_raw_fd()).unwrap_or(u64::MAX);
-    getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(limit, _)| number.saturating_add(HEAD_ROOM) > limit)
+/// Whether one more fd would eat into the head room. The kernel gives out the lowest free number: the one that
+/// it gives now says how many are in use. The peer's own says nothing, it may have filled a gap. The limit is
+/// asked each time, since an operator may change it from outside.
+fn is_short_of_fds(peer: &OwnedFd) -> bool {
+    let next = peer.try_clone().map_or(u64::MAX, |next| u64::try_from(next.as_raw_fd()).unwrap_or(u64::MAX));
+    getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(limit, _)| next.saturating_add(HEAD_ROOM) > limit)
 }

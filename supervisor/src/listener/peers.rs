@@ -14,10 +14,10 @@ use handoff_shared::memfd;
 use nix::sys::socket::{getsockopt, sockopt};
 use tokio::io::Interest;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
-use super::Kind;
 use super::client_fd::{self, BadFd};
+use super::{Kind, PAUSE, is_short_of_fds};
 
 /// A message that begins so carries our Apache module's envelope before the payload.
 const ENVELOPE: u8 = 0x01;
@@ -219,6 +219,9 @@ impl Parts {
     async fn read(&mut self, peer: &Watched, kind: Kind, bytes_max: usize) -> Result<(), Rejection> {
         loop {
             let mut ready = peer.readable().await.map_err(Rejection::Io)?;
+            while is_short_of_fds(peer.get_ref()) {
+                sleep(PAUSE).await;
+            }
             match self.receive(peer, bytes_max) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => ready.clear_ready(),
                 Err(error) => return Err(Rejection::Io(error)),

@@ -27,7 +27,7 @@ pub(super) struct Clock {
     timer: Pin<Box<Sleep>>,
     pub(super) limits: Limits,
     began_at: Instant,
-    /// The last event from the upstream.
+    /// The last event from the upstream. Time that was spent on writing is no silence of its.
     heard_at: Instant,
     /// The last write to the client.
     wrote_at: Instant,
@@ -53,17 +53,29 @@ impl Clock {
             wrote_at: now,
             head_sent: false,
         };
-        let (at, _) = clock.next();
-        clock.timer.as_mut().reset(at.into());
+        clock.rewind();
         clock
+    }
+
+    /// The head goes out: from now on silence means a heartbeat, which may be due earlier than the head was.
+    pub(super) fn head_out(&mut self, now: Instant) {
+        self.head_sent = true;
+        self.wrote_at = now;
+        self.rewind();
     }
 
     pub(super) fn heard(&mut self, now: Instant) {
         self.heard_at = now;
     }
 
-    pub(super) fn wrote(&mut self, now: Instant) {
+    pub(super) fn wrote(&mut self, began: Instant, now: Instant) {
+        self.heard_at += now.duration_since(began);
         self.wrote_at = now;
+    }
+
+    /// The stream has taken too long. For streams so busy that nobody polls.
+    pub(super) fn is_over(&self) -> bool {
+        self.limits.total.is_some_and(|total| self.began_at.elapsed() >= total)
     }
 
     /// Ready with what is due now.
@@ -76,6 +88,11 @@ impl Clock {
             self.timer.as_mut().reset(at.into());
         }
         Poll::Pending
+    }
+
+    fn rewind(&mut self) {
+        let (at, _) = self.next();
+        self.timer.as_mut().reset(at.into());
     }
 
     fn next(&self) -> (Instant, Due) {
@@ -105,16 +122,36 @@ mod tests {
         let now = Instant::now();
         let mut clock = clock(now);
         assert_eq!(clock.next(), (now + Duration::from_secs(1), Due::Head));
-        clock.head_sent = true;
+        clock.head_out(now);
         assert_eq!(clock.next(), (now + Duration::from_secs(3), Due::Heartbeat));
+    }
+
+    #[tokio::test]
+    async fn a_heartbeat_is_due_in_time_also_when_the_head_would_have_been_later() {
+        let now = Instant::now();
+        let mut clock = clock(now);
+        clock.limits.heartbeat = Duration::from_millis(1);
+        clock.head_out(now);
+        let due = tokio::time::timeout(Duration::from_millis(900), std::future::poll_fn(|cx| clock.poll(cx)));
+        assert_eq!(due.await, Ok(Due::Heartbeat));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_late_is_no_silence_of_the_upstream() {
+        let now = Instant::now();
+        let mut clock = clock(now);
+        clock.head_out(now);
+        clock.limits.heartbeat = Duration::from_secs(60);
+        clock.wrote(now, now + Duration::from_secs(20));
+        assert_eq!(clock.next(), (now + Duration::from_secs(25), Due::Idle));
     }
 
     #[tokio::test]
     async fn heartbeats_do_not_hide_a_silent_upstream() {
         let now = Instant::now();
         let mut clock = clock(now);
-        clock.head_sent = true;
-        clock.wrote(now + Duration::from_secs(4));
+        clock.head_out(now);
+        clock.wrote(now + Duration::from_secs(4), now + Duration::from_secs(4));
         assert_eq!(clock.next(), (now + Duration::from_secs(5), Due::Idle));
     }
 

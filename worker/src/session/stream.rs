@@ -174,6 +174,9 @@ impl<'a> Stream<'a> {
             if self.client.poll_gone(cx).is_ready() {
                 return Poll::Ready(Next::ClientGone);
             }
+            if self.out.is_empty() && self.clock.is_over() {
+                return Poll::Ready(Next::Due(Due::End));
+            }
             match self.upstream.poll_next(cx) {
                 Poll::Ready(event) => Poll::Ready(Next::Event(event)),
                 Poll::Pending if self.may_write() => Poll::Ready(Next::Flush),
@@ -204,7 +207,7 @@ impl<'a> Stream<'a> {
     /// Head and first event are one write.
     async fn flush(&mut self) -> Result<(), WriteError> {
         if !self.clock.head_sent {
-            self.clock.head_sent = true;
+            self.clock.head_out(Instant::now());
             let events = std::mem::take(&mut self.out);
             self.reply.stream_head(&mut self.out);
             self.out.extend_from_slice(&events);
@@ -220,11 +223,12 @@ impl<'a> Stream<'a> {
     }
 
     async fn write(&mut self) -> Result<(), WriteError> {
+        let began_at = Instant::now();
         let written = self.client.write(&self.out, &self.room.drain).await;
         if written.is_ok() {
             self.story.wrote(self.room, self.out.len(), self.events);
         }
-        self.clock.wrote(Instant::now());
+        self.clock.wrote(began_at, Instant::now());
         self.out.clear();
         self.events = 0;
         written

@@ -125,20 +125,14 @@ impl Judge {
             }
             Event::Ready { worker } => self.told_ready(now, *worker),
             Event::Taken { worker, leases } => self.told_taken(*worker, leases),
-            Event::Committed { worker, lease, .. } => {
-                match self.held_mut(*worker, *lease) {
-                    Some(lease) if lease.stage == LeaseStage::Taken && !lease.epitaph => {
-                        lease.stage = LeaseStage::Committed;
-                    }
-                    Some(_) | None => self.expect_kill(*worker, Cause::Protocol),
-                };
-            }
-            Event::Released { worker, lease, outcome } => match self.held_mut(*worker, *lease) {
-                Some(held) if held.stage != LeaseStage::Sent => {
-                    self.expected.close = Some((*lease, *outcome))
+            Event::Committed { worker, lease, .. } => self.told_committed(*worker, *lease),
+            Event::Released { worker, lease, outcome } => {
+                let stage = self.held_mut(*worker, *lease).map(|lease| lease.stage);
+                self.expected.close = stage.map(|_| (*lease, *outcome));
+                if stage.is_none_or(|stage| stage == LeaseStage::Sent) {
+                    self.expect_kill(*worker, Cause::Protocol);
                 }
-                Some(_) | None => self.expect_kill(*worker, Cause::Protocol),
-            },
+            }
             Event::Beat { worker, draining, .. } => self.told_beat(now, *worker, *draining),
             Event::Misbehaved { worker } => self.expect_kill(*worker, Cause::Protocol),
             Event::Closed { worker } => match self.workers[worker].stage {
@@ -203,11 +197,22 @@ impl Judge {
     fn told_taken(&mut self, by: WorkerId, leases: &[LeaseId]) {
         for id in leases {
             let Some(worker) = self.workers.get_mut(&by) else { return };
-            if worker.untaken.front().is_none_or(|(next, _)| next != id) {
-                return self.expect_kill(by, Cause::Protocol);
+            let is_next = worker.untaken.front().is_some_and(|(next, _)| next == id);
+            worker.untaken.retain(|(sent, _)| sent != id);
+            if !is_next {
+                self.expect_kill(by, Cause::Protocol);
             }
-            worker.untaken.pop_front();
-            self.leases.entry(*id).and_modify(|lease| lease.stage = LeaseStage::Taken);
+            if let Some(lease) = self.held_mut(by, *id).filter(|lease| lease.stage == LeaseStage::Sent) {
+                lease.stage = LeaseStage::Taken;
+            }
+        }
+    }
+
+    fn told_committed(&mut self, by: WorkerId, id: LeaseId) {
+        let lease = self.held_mut(by, id).filter(|lease| !lease.epitaph);
+        let old = lease.map(|lease| std::mem::replace(&mut lease.stage, LeaseStage::Committed));
+        if old != Some(LeaseStage::Taken) {
+            self.expect_kill(by, Cause::Protocol);
         }
     }
 

@@ -201,7 +201,7 @@ impl Process {
             Packet::Handoff(lease) | Packet::Epitaph(lease) => Some(*lease),
             Packet::Drain(_) => None,
         });
-        self.outbox.push_back(match chance.below(8) {
+        self.outbox.push_back(match chance.below(11) {
             0 => Event::Misbehaved { worker },
             1 => Event::Ready { worker },
             2 => Event::Taken { worker, leases: vec![lease] },
@@ -209,6 +209,9 @@ impl Process {
             4 => Event::Released { worker, lease: stranger, outcome: Outcome::Complete },
             5 => Event::Committed { worker, lease: stranger, format: Format::Text },
             6 => Event::Taken { worker, leases: vec![last.unwrap_or(stranger)] },
+            7 => Event::Released { worker, lease: last.unwrap_or(stranger), outcome: Outcome::Internal },
+            8 => Event::Committed { worker, lease: last.unwrap_or(lease), format: Format::Text },
+            9 => Event::Committed { worker, lease, format: Format::Text },
             _ => Event::Beat { worker, rss_bytes: 1, draining: false },
         });
     }

@@ -22,6 +22,11 @@ const RECOVERY: Duration = Duration::from_secs(120);
 /// The kernel needs this long at most to end a killed process, and the world to say so.
 const BURIAL: Duration = Duration::from_secs(4);
 
+/// Between two absences of the supervisor at least.
+const AWAY_EVERY: Duration = Duration::from_secs(15);
+/// Things that may happen in one world.
+const TURNS_MAX: u64 = 1_000_000;
+
 #[derive(Debug)]
 pub(super) struct World {
     seed: u64,
@@ -43,7 +48,9 @@ pub(super) struct World {
     tick_delay: Duration,
     /// The supervisor does nothing until then.
     away_until: Option<Instant>,
+    away_after: Instant,
     steps: u64,
+    turns: u64,
     said: VecDeque<String>,
     /// Kinds of actions that were seen.
     pub(super) seen: BTreeSet<String>,
@@ -90,7 +97,9 @@ impl World {
             newest: Generation::FIRST,
             tick_delay: Duration::ZERO,
             away_until: None,
+            away_after: now,
             steps: 0,
+            turns: 0,
             said: VecDeque::new(),
             seen: BTreeSet::new(),
         }
@@ -163,6 +172,8 @@ impl World {
 
     /// The next thing happens.
     fn turn(&mut self) {
+        self.turns += 1;
+        assert!(self.turns < TURNS_MAX, "the world stands still");
         let next = self.due.peek().map(|Reverse((at, _, _))| *at);
         let tick = self.fleet.next_deadline().map(|deadline| (deadline + self.tick_delay).max(self.now));
         if let Some(tick) =
@@ -211,7 +222,9 @@ impl World {
     }
 
     pub(super) fn go_away(&mut self, pause: Duration) {
-        if self.away_until.is_none() {
+        // A supervisor that is nearly always away would never miss anybody.
+        if self.away_until.is_none() && self.away_after <= self.now {
+            self.away_after = self.now + pause + AWAY_EVERY;
             self.away_until = Some(self.now + pause);
             self.after(pause + Duration::from_millis(1), Happening::Return);
         }
