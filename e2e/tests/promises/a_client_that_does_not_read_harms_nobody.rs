@@ -66,24 +66,6 @@ fn a_slow_reader_on_a_unix_socket_is_waited_for_too() {
 }
 
 #[test]
-fn a_pause_of_the_reader_is_not_taken_for_the_upstreams_silence() {
-    let daemon = Daemon::start("[backend]\ntimeout_secs = 1\n");
-    // A Unix socket holds some hundred small writes.
-    let payload = br#"{"prompt":"hi","request_id":"pause","mock":{"length":2000,"token_delay_ms":1}}"#;
-    let client = daemon.hand_over_by(Door::SeqPacket, Kind::Unix, payload);
-    let mut still = (0.0, Instant::now());
-    eventually("nothing has been written for longer than the upstream may be silent", || {
-        let sent = daemon.metric("daemon_bytes_sent_total");
-        if sent != still.0 {
-            still = (sent, Instant::now());
-        }
-        (sent > 0.0 && still.1.elapsed() > Duration::from_secs(2)).then_some(())
-    });
-    let response = client.response();
-    assert!(response.is_complete(), "{:?}", response.error_code());
-}
-
-#[test]
 fn a_trickle_of_single_bytes_ends_in_time_and_holds_nobody_up() {
     let daemon = Daemon::start("write_timeout_secs = 1\n");
     let mut trickle = hand_over_small(&daemon, Kind::Tcp, ENDLESS);

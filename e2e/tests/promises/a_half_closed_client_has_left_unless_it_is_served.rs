@@ -3,7 +3,8 @@
 use handoff_e2e::apache::Kind;
 use handoff_e2e::{Daemon, Door, eventually};
 
-const SERVE: &str = "[client]\nhalf_close = \"serve\"\n";
+// No heartbeat, whose write would fail, comes to the aid of who does not watch.
+const SERVE: &str = "[client]\nhalf_close = \"serve\"\nheartbeat_secs = 3600\n";
 const SLOW: &[u8] =
     br#"{"prompt":"hi","request_id":"r","mock":{"first_token_delay_ms":400,"token_delay_ms":20}}"#;
 const SILENT: &[u8] = br#"{"prompt":"hi","request_id":"r","mock":{"token_delay_ms":3600000}}"#;
@@ -55,7 +56,6 @@ fn its_end_is_noticed_in_silence_even_where_it_is_served() {
         let mut client = daemon.hand_over_by(Door::SeqPacket, kind, SILENT);
         client.read_until("data: {\"content\":\"Hello\"}\n\n");
         client.half_close();
-        // The next heartbeat, whose write would fail, is further away than a test waits.
         client.reset();
         eventually(&format!("its session ends ({kind:?})"), || {
             (daemon.metric("handoffd_lease_endings_total{outcome=\"client_gone\"") == number).then_some(())

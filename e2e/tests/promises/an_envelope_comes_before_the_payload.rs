@@ -71,7 +71,7 @@ fn and_a_sealed_memfd_brings_the_payload() {
     let question = "a question that fits no message ".repeat(20_000);
     let large = serde_json::json!({ "prompt": question, "mock": { "token_delay_ms": 0 } }).to_string();
     for door in [Door::SeqPacket, Door::Stream] {
-        let response = hand_over_with(&daemon, door, ENVELOPE, memfd(large.as_bytes(), true).as_fd());
+        let response = hand_over_with(&daemon, door, ENVELOPE, memfd(large.as_bytes(), sealed()).as_fd());
         assert!(response.is_complete(), "{door:?}: {}", response.head);
         assert!(response.text().contains(&question), "{door:?}: the question came back changed");
     }
@@ -82,10 +82,11 @@ fn and_a_sealed_memfd_brings_the_payload() {
 fn and_any_other_second_fd_is_closed_unread() {
     let daemon = Daemon::start("");
     let fds = daemon.fds();
-    let open = memfd(br#"{"prompt":"unsealed"}"#, false);
+    let open = memfd(br#"{"prompt":"unsealed"}"#, SealFlag::empty());
+    let half_open = memfd(br#"{"prompt":"writable"}"#, SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK);
     let file = File::open(daemon.config()).expect("a file");
     let (socket, _other) = std::os::unix::net::UnixStream::pair().expect("a pair");
-    let second: [BorrowedFd<'_>; 3] = [open.as_fd(), file.as_fd(), socket.as_fd()];
+    let second: [BorrowedFd<'_>; 4] = [open.as_fd(), half_open.as_fd(), file.as_fd(), socket.as_fd()];
     for fd in second {
         let response = hand_over_with(&daemon, Door::SeqPacket, &[ENVELOPE, PAYLOAD].concat(), fd);
         assert!(response.is_complete() && response.text().contains("from the payload"), "{response:?}");
@@ -93,7 +94,7 @@ fn and_any_other_second_fd_is_closed_unread() {
         assert_eq!(response.status, 400, "there is no payload: {response:?}");
     }
     // Without an envelope even a sealed one is surplus.
-    let sealed = memfd(br#"{"prompt":"sealed"}"#, true);
+    let sealed = memfd(br#"{"prompt":"sealed"}"#, sealed());
     let response = hand_over_with(&daemon, Door::SeqPacket, PAYLOAD, sealed.as_fd());
     assert!(response.text().contains("from the payload"), "{response:?}");
     eventually("every fd is closed", || (daemon.fds() <= fds).then_some(()));
@@ -111,14 +112,15 @@ fn hand_over_with(daemon: &Daemon, door: Door, message: &[u8], second: BorrowedF
     client.response()
 }
 
-fn memfd(bytes: &[u8], sealed: bool) -> OwnedFd {
+fn sealed() -> SealFlag {
+    SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK
+}
+
+fn memfd(bytes: &[u8], seals: SealFlag) -> OwnedFd {
     let memfd =
         memfd_create(c"payload", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING).expect("a memfd");
     let mut file = File::from(memfd);
     file.write_all(bytes).expect("memory");
-    if sealed {
-        let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK;
-        fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).expect("seals");
-    }
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).expect("seals");
     file.into()
 }

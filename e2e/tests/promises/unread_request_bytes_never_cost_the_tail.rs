@@ -4,7 +4,7 @@
 use std::io::{Read, Write};
 
 use handoff_e2e::apache::{self, Kind};
-use handoff_e2e::{Client, Daemon, Door};
+use handoff_e2e::{Client, Daemon, Door, eventually};
 
 /// Several megabytes: much more than the client's side holds when the worker is done.
 const WORDS: usize = 60_000;
@@ -29,19 +29,41 @@ fn half_a_megabyte_of_them() {
     );
 }
 
+/// All that the worker has written waits in the kernel, and would be lost with a reset.
+#[test]
+fn sent_after_the_worker_has_written_its_last_event() {
+    let daemon = Daemon::start("");
+    for round in 0..3 {
+        let request_id = format!("r{round}");
+        let words = 10_000;
+        let mut client = daemon.hand_over(payload(&request_id, words));
+        let total = f64::from(round + 1) * 300_000.0;
+        eventually("everything is written", || {
+            client.write_all(&PIPELINED[..50]).expect("a few bytes");
+            (daemon.metric("daemon_bytes_sent_total") > total).then_some(())
+        });
+        let answer = read_sending(&mut client, |_| {});
+        assert!(answer.ends_with("event: done\ndata: [DONE]\n\n"), "the tail is missing");
+        assert_eq!(answer.matches(&format!("id: {request_id}:")).count(), words + 1);
+    }
+}
+
 fn every_client_gets_its_tail(before: impl Fn(&mut Client), during: impl Fn(&mut Client)) {
     let daemon = Daemon::start("");
     for kind in [Kind::Tcp, Kind::Unix, Kind::Tcp, Kind::Tcp] {
         let (mut client, theirs) = apache::client_pair(kind);
         before(&mut client);
-        let payload = format!(
-            r#"{{"prompt":"hi","request_id":"r","format":"text","mock":{{"length":{WORDS},"token_delay_ms":0}}}}"#
-        );
+        let payload = payload("r", WORDS);
         apache::hand_over(&daemon.socket(), Door::SeqPacket, payload.as_bytes(), theirs).expect("a handoff");
         let answer = read_sending(&mut client, &during);
         assert!(answer.ends_with("event: done\ndata: [DONE]\n\n"), "{kind:?}: the tail is missing");
         assert_eq!(answer.matches("id: r:").count(), WORDS + 1, "{kind:?}");
     }
+}
+
+fn payload(request_id: &str, words: usize) -> String {
+    let mock = format!(r#"{{"length":{words},"token_delay_ms":0}}"#);
+    format!(r#"{{"prompt":"hi","request_id":"{request_id}","format":"text","mock":{mock}}}"#)
 }
 
 /// Reads the answer to its end; sends something after each of the first hundred pieces.

@@ -134,8 +134,8 @@ fn a_successor_takes_the_place_of_a_worker_that_dies_meanwhile() {
     assert_eq!((stage.fleet.ready(), stage.said()), (1, vec![]));
 }
 
-#[test]
-fn a_surplus_worker_stays_while_two_other_generations_drain() {
+/// Generation 4 is proven in slot 0, generations 2 and 3 drain, slots 1 and 2 still have generation 1.
+fn mixed(slots: u16) -> Stage {
     let mut stage = Stage::ready(policy(3));
     stage.load(2, policy(3));
     stage.tell(Event::Ready { worker: worker(3) });
@@ -146,10 +146,23 @@ fn a_surplus_worker_stays_while_two_other_generations_drain() {
     stage.tell(Event::Reload);
     assert_eq!(stage.said(), [], "1 and 2 drain, 3 would be the third");
     assert_eq!(stage.die(worker(0)), [Action::Load]);
-    stage.load(4, policy(1));
+    stage.load(4, policy(slots));
     stage.said();
     stage.tell(Event::Ready { worker: worker(7) });
-    assert_eq!(stage.said(), [drain(5)], "2 and 3 drain, the surplus slots have 1");
+    assert_eq!(stage.said(), [drain(5)]);
+    stage
+}
+
+#[test]
+fn a_roll_waits_before_a_third_generation_would_drain() {
+    let mut stage = mixed(3);
+    stage.tell(Event::Dead { worker: worker(3), exit: Exit::Crashed, written: BTreeMap::new() });
+    assert_eq!(stage.said(), [spawn(8, 1, 4, Cause::Roll)]);
+}
+
+#[test]
+fn a_surplus_worker_stays_while_two_other_generations_drain() {
+    let mut stage = mixed(1);
     let done = Action::RollEnded { generation: Generation(4), result: RollResult::Done };
     assert_eq!(stage.die(worker(3)), [drain(2), drain(1), done]);
 }
