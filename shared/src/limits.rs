@@ -47,6 +47,10 @@ pub const TAKE_TIMEOUT: Duration = Duration::from_secs(2);
 pub const DRAIN_GRACE: Duration = Duration::from_secs(5);
 /// A supervisor that was away this long re-arms every deadline about its workers.
 pub const AWAY_AFTER: Duration = Duration::from_millis(1000);
+/// A worker younger than this is not recycled.
+pub const RECYCLE_AGE_MIN: Duration = Duration::from_secs(1);
+/// From one roll's beginning to the next one's.
+pub const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 /// Generations that may be draining at the same time.
 pub const DRAINING_GENERATIONS_MAX: usize = 2;
 

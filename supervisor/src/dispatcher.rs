@@ -3,8 +3,7 @@
 //!
 //! Never: reads a client's fd or a payload; decides (that is the fleet's).
 
-use std::collections::BTreeMap;
-use std::ops::Bound;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::Instant;
 
@@ -23,8 +22,8 @@ pub(crate) struct Dispatcher {
     next_lease: LeaseId,
     fds: usize,
     fds_max: usize,
-    /// Below this id no committed lease has a dup any more.
-    oldest_dup: LeaseId,
+    /// Committed leases that still have their dup: the oldest loses it first when the budget is spent.
+    droppable: BTreeSet<LeaseId>,
 }
 
 #[derive(Debug)]
@@ -47,7 +46,7 @@ struct Message {
 impl Dispatcher {
     pub(crate) fn new(start_number: u32, fds_max: usize) -> Self {
         let first = LeaseId::first(start_number);
-        Self { entries: BTreeMap::new(), next_lease: first, fds: 0, fds_max, oldest_dup: first }
+        Self { entries: BTreeMap::new(), next_lease: first, fds: 0, fds_max, droppable: BTreeSet::new() }
     }
 
     /// Makes a lease of a handoff. When the budget for fds is spent, the oldest committed lease loses its dup;
@@ -86,10 +85,19 @@ impl Dispatcher {
         Some((ToWorker::Epitaph { lease, format }, fds))
     }
 
+    /// Bytes may be out: the payload is not needed any more, and the dup only for an epitaph.
     pub(crate) fn forget_payload(&mut self, lease: LeaseId) {
         if let Some(entry) = self.entries.get_mut(&lease) {
             entry.payload = None;
+            if entry.client.is_some() {
+                self.droppable.insert(lease);
+            }
         }
+    }
+
+    /// An epitaph is on its way: the dup is needed until it is sent.
+    pub(crate) fn keep_fd(&mut self, lease: LeaseId) {
+        self.droppable.remove(&lease);
     }
 
     /// Whether any byte has gone out since the handoff; none: no witness.
@@ -102,17 +110,16 @@ impl Dispatcher {
     /// Ends a lease: its dup, if we still have it, and when it was received.
     pub(crate) fn remove(&mut self, lease: LeaseId) -> Option<(Option<OwnedFd>, Instant)> {
         let entry = self.entries.remove(&lease)?;
+        self.droppable.remove(&lease);
         self.fds -= usize::from(entry.client.is_some());
         Some((entry.client, entry.received_at))
     }
 
     fn drop_oldest_dup(&mut self) -> Option<LeaseId> {
-        let mut later = self.entries.range_mut((Bound::Included(self.oldest_dup), Bound::Unbounded));
-        let (lease, entry) = later.find(|(_, entry)| entry.payload.is_none() && entry.client.is_some())?;
-        entry.client = None;
+        let lease = self.droppable.pop_first()?;
+        self.entries.get_mut(&lease)?.client = None;
         self.fds -= 1;
-        self.oldest_dup = *lease;
-        Some(*lease)
+        Some(lease)
     }
 }
 

@@ -23,6 +23,7 @@ impl EventLoop {
             Action::Spawn { worker, slot, generation, cause } => self.spawn(worker, slot, generation, cause),
             Action::Lend { lease, worker, attempt } => self.lend(lease, worker, attempt),
             Action::LendEpitaph { lease, worker, format } => {
+                self.dispatcher.keep_fd(lease);
                 if let Some(link) = self.links.get_mut(&worker) {
                     self.parts.metrics.epitaph(link.slot);
                     link.push(Outgoing::Epitaph { lease, format });

@@ -210,6 +210,9 @@ pub(crate) struct Fleet {
     reload_pending: bool,
     /// A configuration is being read.
     loading: bool,
+    /// When the last one was.
+    loaded_at: Option<Instant>,
+    born_at: Instant,
     stopping: Option<Instant>,
     exited: bool,
     /// Since when no worker has had a free place.
@@ -233,6 +236,8 @@ impl Fleet {
             roll: None,
             reload_pending: false,
             loading: false,
+            loaded_at: None,
+            born_at: now,
             stopping: None,
             exited: false,
             no_credit_since: Some(now),
@@ -258,9 +263,9 @@ impl Fleet {
             Event::Misbehaved { worker } => self.kill(worker, Cause::Protocol),
             Event::Closed { worker } => self.closed(worker),
             Event::Dead { worker, exit, written } => self.bury(now, worker, exit, &written),
-            Event::Reload => self.reload(),
+            Event::Reload => self.reload(now),
             Event::Loaded { generation, policy } => self.start_roll(now, generation, *policy),
-            Event::LoadRefused => self.refuse_roll(),
+            Event::LoadRefused => self.refuse_roll(now),
             Event::Stop { deadline } => self.stop(now, deadline),
             Event::StopNow => self.stop_now(now),
             Event::Away => self.forgive(now),
@@ -279,7 +284,7 @@ impl Fleet {
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let workers = self.workers.values().filter_map(Worker::next_deadline);
         let slots = self.slots.iter().filter_map(Slot::next_deadline);
-        workers.chain(slots).chain(self.leases.next_deadline()).min()
+        workers.chain(slots).chain(self.leases.next_deadline()).chain(self.reload_at()).min()
     }
 
     /// What the listener may do now.
@@ -306,6 +311,7 @@ impl Fleet {
         self.expire_workers(now);
         self.expire_backoffs(now);
         self.advance_roll(now);
+        self.start_pending_reload(now);
         self.recycle(now);
     }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 use std::time::Instant;
 
 use handoff_shared::ids::{Generation, SlotId, WorkerId};
-use handoff_shared::limits::DRAINING_GENERATIONS_MAX;
+use handoff_shared::limits::{DRAINING_GENERATIONS_MAX, RELOAD_INTERVAL};
 
 use super::workers::{Occupant, Slot, Worker};
 use super::{Action, Cause, Fleet, Policy, RollResult};
@@ -25,22 +25,31 @@ pub(super) struct Roll {
 
 impl Fleet {
     /// The operator wants a new generation. Requests that cannot start now become one pending bit.
-    pub(super) fn reload(&mut self) {
+    pub(super) fn reload(&mut self, now: Instant) {
         if self.stopping.is_some() {
             return;
         }
         self.reload_pending = true;
-        self.start_pending_reload();
+        self.start_pending_reload(now);
     }
 
-    pub(super) fn start_pending_reload(&mut self) {
-        // A proven roll without a successor on its way waits for something that may never come.
-        let is_free = self.roll.as_ref().is_none_or(|roll| roll.proven && !self.is_successor_due());
-        if self.reload_pending && is_free && !self.loading && self.may_drain(self.generation, None) {
+    pub(super) fn start_pending_reload(&mut self, now: Instant) {
+        if self.reload_at().is_some_and(|at| at <= now) {
             self.reload_pending = false;
             self.loading = true;
+            self.loaded_at = Some(now);
             self.actions.push_back(Action::Load);
         }
+    }
+
+    /// When a pending reload may start; none while there is none, or while something else must end first.
+    pub(super) fn reload_at(&self) -> Option<Instant> {
+        // A proven roll without a successor on its way waits for something that may never come.
+        let is_free = self.roll.as_ref().is_none_or(|roll| roll.proven && !self.is_successor_due());
+        let may_start =
+            self.reload_pending && is_free && !self.loading && self.may_drain(self.generation, None);
+        let earliest = self.loaded_at.map_or(self.born_at, |loaded_at| loaded_at + RELOAD_INTERVAL);
+        may_start.then_some(earliest)
     }
 
     /// Whether there is room for one more draining generation beside the one that stays.
@@ -52,9 +61,9 @@ impl Fleet {
             <= DRAINING_GENERATIONS_MAX
     }
 
-    pub(super) fn refuse_roll(&mut self) {
+    pub(super) fn refuse_roll(&mut self, now: Instant) {
         self.loading = false;
-        self.start_pending_reload();
+        self.start_pending_reload(now);
     }
 
     pub(super) fn start_roll(&mut self, now: Instant, to: Generation, policy: Policy) {
@@ -97,7 +106,7 @@ impl Fleet {
             }
             self.slots.pop();
         }
-        self.end_roll(RollResult::Done);
+        self.end_roll(now, RollResult::Done);
     }
 
     fn outdated_slot(&self) -> Option<usize> {
@@ -211,14 +220,14 @@ impl Fleet {
         self.slots[index].successor = None;
         self.slots[index].successor_after = delay.map(|delay| now + delay);
         if is_first {
-            self.end_roll(RollResult::CannotStart);
+            self.end_roll(now, RollResult::CannotStart);
         }
     }
 
-    fn end_roll(&mut self, result: RollResult) {
+    fn end_roll(&mut self, now: Instant, result: RollResult) {
         let Some(roll) = self.roll.take() else { return };
         self.actions.push_back(Action::RollEnded { generation: roll.to, result });
-        self.start_pending_reload();
+        self.start_pending_reload(now);
     }
 
     /// For the report: where the roll goes, and the slots that still have to.

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use handoff_shared::ids::{Generation, LeaseId, SlotId, WorkerId};
-use handoff_shared::limits::{BEAT_TIMEOUT, DRAIN_GRACE, START_TIMEOUT, TAKE_TIMEOUT};
+use handoff_shared::limits::{BEAT_TIMEOUT, DRAIN_GRACE, RECYCLE_AGE_MIN, START_TIMEOUT, TAKE_TIMEOUT};
 
 use super::{Action, Cause, Exit, Fleet, Policy};
 
@@ -155,7 +155,12 @@ impl Worker {
         }
     }
 
+    /// A young worker is never too old or too large: a limit below what every worker needs must not turn into
+    /// a crowd of starting processes.
     fn is_overage(&self, now: Instant, policy: &Policy) -> bool {
+        if self.spawned_at + RECYCLE_AGE_MIN > now {
+            return false;
+        }
         policy.age_max.is_some_and(|age| self.spawned_at + age <= now)
             || policy.streams_max.is_some_and(|streams| self.lent >= streams)
             || policy.rss_max_bytes.is_some_and(|bytes| self.rss_bytes > bytes)
@@ -305,7 +310,7 @@ impl Fleet {
             Some(_) | None => {} // It had departed.
         }
         self.advance_roll(now);
-        self.start_pending_reload();
+        self.start_pending_reload(now);
     }
 
     /// A replacement beside the current worker, for one that is old or large: one at a time, and none while a

@@ -8,7 +8,10 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use handoff_shared::ids::{Generation, LeaseId, SlotId, WorkerId};
-use handoff_shared::limits::{BEAT_TIMEOUT, CREDITS_PER_WORKER, DRAIN_GRACE, START_TIMEOUT, TAKE_TIMEOUT};
+use handoff_shared::limits::{
+    BEAT_TIMEOUT, CREDITS_PER_WORKER, DRAIN_GRACE, RECYCLE_AGE_MIN, RELOAD_INTERVAL, START_TIMEOUT,
+    TAKE_TIMEOUT,
+};
 use handoff_shared::message::{Format, Outcome};
 
 use super::{Action, Cause, Event, Exit, Fleet, Intake, LeaseEnding, Policy, Refusal, RollResult};
