@@ -194,7 +194,9 @@ mod tests {
         drop(writer);
         let received = receive(theirs.as_fd(), &mut [0; 16]).unwrap();
         assert!(received.fds_lost);
-        assert_eq!((received.bytes, received.fds.len()), (4, PACKET_FDS_MAX));
+        // Alignment may leave room for a few more.
+        let owned = received.fds.len();
+        assert!(received.bytes == 4 && (PACKET_FDS_MAX..253).contains(&owned), "{owned} fds");
         drop(received);
         assert_eq!(nix::unistd::read(&reader, &mut [0; 1]).unwrap(), 0);
     }
