@@ -5,15 +5,20 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::libc;
-use nix::sys::socket::{ControlMessage, MsgFlags, SockFlag, accept4, sendmsg};
-use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, recvmsg};
+use rustix::net::{
+    RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags, SendAncillaryBuffer,
+    SendAncillaryMessage, SendFlags, SocketFlags, accept_with, recvmsg, sendmsg,
+};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 
 use crate::limits::PACKET_FDS_MAX;
+
+/// The most fds that the kernel passes in one message (unix(7)).
+const SCM_MAX_FD: usize = 253;
 
 /// One `recvmsg`.
 #[derive(Debug)]
@@ -31,13 +36,15 @@ pub struct Received {
 /// Sends one message with these fds in `SCM_RIGHTS`. The kernel duplicates them: the caller keeps its own.
 ///
 /// # Errors
-/// As of sendmsg(2); `WouldBlock` when the socket is full.
+/// As of sendmsg(2); `WouldBlock` when the socket is full, `InvalidInput` for more fds than the kernel passes at once.
 pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<usize> {
-    let raw: Vec<RawFd> = fds.iter().map(AsRawFd::as_raw_fd).collect();
-    let rights = [ControlMessage::ScmRights(&raw)];
-    let control = if raw.is_empty() { &[][..] } else { &rights[..] };
-    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
-    Ok(sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(bytes)], control, flags, None)?)
+    let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(SCM_MAX_FD))];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    Ok(sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags)?)
 }
 
 /// Receives one message and every fd that comes with it.
@@ -66,10 +73,7 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received
 /// # Errors
 /// As of accept(2); `WouldBlock` when there is none.
 pub fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let connection = accept4(listener.as_raw_fd(), flags)?;
-    // SAFETY: accept4 has just made this fd; nobody else knows its number.
-    Ok(unsafe { OwnedFd::from_raw_fd(connection) })
+    Ok(accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?)
 }
 
 /// How many bytes were ever written into this TCP connection, as the kernel counts them: sent, less
