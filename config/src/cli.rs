@@ -15,7 +15,8 @@ Precedence: default < file < environment < command line.
 Signals: SIGTERM, SIGINT drain and stop (a second one stops at once); SIGHUP reads the configuration
 again and replaces the workers one by one; SIGUSR1 writes the state of all workers to the log.
 
-Exit codes: 0 after a clean stop, 2 for a wrong command line, 78 for a wrong configuration.";
+Exit codes: 0 after a clean stop, 1 when a socket or port cannot be had, 2 for a wrong command line,
+78 for a wrong configuration.";
 
 /// The command line of `handoffd`.
 #[derive(Clone, Debug, Default, Parser)]

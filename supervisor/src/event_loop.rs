@@ -26,7 +26,7 @@ use tokio::time::Sleep;
 use crate::admin::Question;
 use crate::capacity::Capacity;
 use crate::dispatcher::Dispatcher;
-use crate::fleet::{Action, Event, Exit, Fleet, Intake, Policy, Refusal};
+use crate::fleet::{Action, Event, Exit, Fleet, Intake, Outline, Policy, Refusal};
 use crate::generation::Recipe;
 use crate::link::Link;
 use crate::listener::{Accepted, Arrival, BURST, Listener, Rejection};
@@ -70,7 +70,8 @@ pub(crate) struct EventLoop {
     swept_at: Instant,
     shed_budget: u32,
     timer: Pin<Box<Sleep>>,
-    told: String,
+    /// What systemd was told last.
+    shown: Option<Outline>,
     is_ready: bool,
     pub(crate) last_reload: Option<String>,
     /// The fleet is gone; only clients that were refused may still be reading.
@@ -98,7 +99,7 @@ impl EventLoop {
             swept_at: now,
             shed_budget: 0,
             timer: Box::pin(tokio::time::sleep(PULSE)),
-            told: String::new(),
+            shown: None,
             is_ready: false,
             last_reload: None,
             is_over: false,
@@ -144,7 +145,7 @@ impl EventLoop {
         }
         self.sweep(now);
         self.flush(cx);
-        self.show(now);
+        self.show();
         if self.is_over && (self.is_hurried || self.is_nobody_left(busy)) {
             return Poll::Ready(());
         }
@@ -160,7 +161,7 @@ impl EventLoop {
         while let Poll::Ready(signal) = self.parts.signals.poll(cx) {
             any = true;
             match signal {
-                Signal::Stop if self.fleet.report(self.turned_at).stopping => {
+                Signal::Stop if self.fleet.outline().stopping => {
                     tracing::warn!("second signal: ending at once");
                     self.is_hurried = true;
                     self.tell(Event::StopNow);

@@ -5,30 +5,25 @@ use std::time::{Duration, Instant};
 use handoff_shared::ids::WorkerId;
 use handoff_shared::status::{RollStatus, Status, WorkerStatus};
 
-use crate::fleet::{Report, WorkerReport};
+use crate::fleet::{Outline, Report, WorkerReport};
 
 /// At least one worker takes handoffs.
 pub(crate) const READY: &str = "ready";
 
 /// `stopping`, `ready`, or `degraded`: no worker takes handoffs.
-pub(crate) fn state(report: &Report) -> &'static str {
-    match (report.stopping, report.ready) {
+pub(crate) fn state(outline: &Outline) -> &'static str {
+    match (outline.stopping, outline.ready) {
         (true, _) => "stopping",
         (false, 0) => "degraded",
         (false, _) => READY,
     }
 }
 
-/// One line for systemd. It changes only when something does.
-pub(crate) fn line(report: &Report) -> String {
-    let roll = report.roll.map_or(String::new(), |(to, _)| format!(", rolling to generation {to}"));
-    format!(
-        "{}: {} of {} workers ready, generation {}{roll}",
-        state(report),
-        report.ready,
-        report.slots,
-        report.generation
-    )
+/// One line for systemd.
+pub(crate) fn line(outline: &Outline) -> String {
+    let Outline { generation, rolling_to, slots, ready, .. } = outline;
+    let roll = rolling_to.map_or(String::new(), |to| format!(", rolling to generation {to}"));
+    format!("{}: {ready} of {slots} workers ready, generation {generation}{roll}", state(outline))
 }
 
 /// The whole fleet.
@@ -39,17 +34,17 @@ pub(crate) fn status(
     last_reload: Option<String>,
     pid: impl Fn(WorkerId) -> Option<u32>,
 ) -> Status {
-    let slots = report.slots;
+    let outline = &report.outline;
     Status {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         pid: std::process::id(),
         uptime_secs: now.duration_since(started_at).as_secs(),
-        state: state(report).to_owned(),
-        generation: report.generation.0,
-        roll: report.roll.map(|(to, remaining)| RollStatus {
+        state: state(outline).to_owned(),
+        generation: outline.generation.0,
+        roll: outline.rolling_to.map(|to| RollStatus {
             to: to.0,
-            done: small(slots.saturating_sub(remaining)),
-            slots: small(slots),
+            done: small(outline.slots.saturating_sub(report.slots_remaining)),
+            slots: small(outline.slots),
         }),
         reload_pending: report.reload_pending,
         last_reload,

@@ -21,7 +21,7 @@ impl EventLoop {
         match topic {
             Topic::Health => Answer { ok: true, content_type: TEXT, body: "OK\n".to_owned() },
             Topic::Ready => {
-                let state = status::state(&self.fleet.report(now));
+                let state = status::state(&self.fleet.outline());
                 let ok = state == status::READY;
                 Answer { ok, content_type: TEXT, body: format!("{state}\n") }
             }
@@ -41,20 +41,20 @@ impl EventLoop {
         status::status(&self.fleet.report(now), self.started_at, now, self.last_reload.clone(), pid)
     }
 
-    /// Metrics, and systemd, when there is news.
-    pub(super) fn show(&mut self, now: Instant) {
-        let report = self.fleet.report(now);
-        self.parts.metrics.load(report.leases, report.leases - report.leases_queued);
-        let state = status::state(&report);
-        if state == status::READY && !self.is_ready {
+    /// Tells the metrics, and systemd when there is news.
+    pub(super) fn show(&mut self) {
+        let (leases, streams) = self.fleet.load();
+        self.parts.metrics.load(leases, streams);
+        let outline = self.fleet.outline();
+        if self.shown == Some(outline) {
+            return;
+        }
+        self.shown = Some(outline);
+        if status::state(&outline) == status::READY && !self.is_ready {
             self.is_ready = true;
-            tracing::info!(workers = report.ready, "ready");
+            tracing::info!(workers = outline.ready, "ready");
             self.parts.notify.ready();
         }
-        let text = status::line(&report);
-        if text != self.told {
-            self.parts.notify.status(text.clone());
-            self.told = text;
-        }
+        self.parts.notify.status(status::line(&outline));
     }
 }

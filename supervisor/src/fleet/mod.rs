@@ -28,7 +28,7 @@ use leases::Leases;
 use roll::Roll;
 use workers::{Slot, Worker};
 
-pub(crate) use report::{Report, WorkerReport};
+pub(crate) use report::{Outline, Report, WorkerReport};
 
 /// What a configuration says about the fleet.
 #[derive(Clone, Debug)]

@@ -7,16 +7,23 @@ use handoff_shared::ids::{Generation, SlotId, WorkerId};
 use super::Fleet;
 use super::workers::{Occupant, Stage};
 
-/// The whole fleet at one moment.
-#[derive(Clone, Debug)]
-pub(crate) struct Report {
+/// The fleet in a few words: cheap enough to be looked at all the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Outline {
     pub(crate) generation: Generation,
-    /// The generation being rolled out, and the slots that still have to go.
-    pub(crate) roll: Option<(Generation, usize)>,
-    pub(crate) reload_pending: bool,
+    pub(crate) rolling_to: Option<Generation>,
     pub(crate) stopping: bool,
     pub(crate) slots: usize,
     pub(crate) ready: usize,
+}
+
+/// The whole fleet at one moment.
+#[derive(Clone, Debug)]
+pub(crate) struct Report {
+    pub(crate) outline: Outline,
+    /// Slots that a roll still has to do.
+    pub(crate) slots_remaining: usize,
+    pub(crate) reload_pending: bool,
     pub(crate) leases: usize,
     pub(crate) leases_queued: usize,
     pub(crate) leases_max: u32,
@@ -52,17 +59,29 @@ impl Fleet {
         let beside =
             self.workers.keys().filter(|id| !in_slots.contains(id)).map(|id| self.report_worker(now, *id));
         Report {
-            generation: self.generation,
-            roll: self.roll_remaining(),
+            outline: self.outline(),
+            slots_remaining: self.roll_remaining().map_or(0, |(_, remaining)| remaining),
             reload_pending: self.reload_pending,
-            stopping: self.stopping.is_some(),
-            slots: self.slots.len(),
-            ready: self.ready(),
             leases: self.leases.len(),
             leases_queued: self.leases.queued(),
             leases_max: self.policy.leases_max,
             workers: current.chain(beside).flatten().collect(),
         }
+    }
+
+    pub(crate) fn outline(&self) -> Outline {
+        Outline {
+            generation: self.generation,
+            rolling_to: self.roll.as_ref().map(|roll| roll.to),
+            stopping: self.stopping.is_some(),
+            slots: self.slots.len(),
+            ready: self.ready(),
+        }
+    }
+
+    /// Live leases, and how many of them a worker has.
+    pub(crate) fn load(&self) -> (usize, usize) {
+        (self.leases.len(), self.leases.len() - self.leases.queued())
     }
 
     /// Slots whose worker takes handoffs.

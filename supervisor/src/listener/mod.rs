@@ -146,7 +146,9 @@ impl Listener {
         Accepted::ShortOfFds
     }
 
-    fn poll_doors(&self, cx: &mut Context<'_>) -> Poll<io::Result<(OwnedFd, Kind)>> {
+    fn poll_doors(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(OwnedFd, Kind)>> {
+        // The doors take turns: a busy one must not keep the other shut.
+        self.doors.rotate_left(1);
         for door in &self.doors {
             while let Poll::Ready(guard) = door.socket.poll_read_ready(cx) {
                 match fdpass::accept(door.socket.get_ref().as_fd()) {

@@ -95,7 +95,12 @@ impl Metrics {
 fn render_fleet(text: &mut Text, report: &Report) {
     text.head("handoffd_build_info", "gauge", "always 1; the version is in the label");
     text.line("handoffd_build_info", &labels(&[("version", env!("CARGO_PKG_VERSION").to_owned())]), 1);
-    text.single("handoffd_generation", "gauge", "what new workers are of", u64::from(report.generation.0));
+    text.single(
+        "handoffd_generation",
+        "gauge",
+        "what new workers are of",
+        u64::from(report.outline.generation.0),
+    );
     text.single("handoffd_max_connections", "gauge", "live leases at most", u64::from(report.leases_max));
     text.single(
         "handoffd_leases_queued",

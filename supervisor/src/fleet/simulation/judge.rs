@@ -329,10 +329,10 @@ impl Judge {
             report.workers.iter().filter_map(|worker| Some((worker.worker?, worker.leases))).collect();
         let expected: BTreeMap<_, _> = self.workers.iter().map(|(id, worker)| (*id, worker.load)).collect();
         assert_eq!(told, expected, "load is the leases held");
-        self.last_used.retain(|slot, _| usize::from(slot.0) < report.slots);
+        self.last_used.retain(|slot, _| usize::from(slot.0) < report.outline.slots);
         let ready = self.workers.values().filter(|worker| worker.stage == Stage::Ready).count();
-        assert_eq!(report.ready, ready, "Ready workers are those in slots");
-        assert_eq!((report.generation, report.roll.map(|(to, _)| to)), (self.active, self.rolling));
+        assert_eq!(report.outline.ready, ready, "Ready workers are those in slots");
+        assert_eq!((report.outline.generation, report.outline.rolling_to), (self.active, self.rolling));
         let wanted = usize::from(self.policy.slots);
         let least = self.ready_before.min(wanted);
         let is_harmed = !self.faultless || self.stopping.is_some();

@@ -165,9 +165,10 @@ impl World {
 
     fn is_healthy(&self) -> bool {
         let report = self.fleet.report(self.now);
-        let is_settled = report.roll.is_none() && !self.judge.reload_wanted && !self.judge.loading;
+        let is_settled =
+            report.outline.rolling_to.is_none() && !self.judge.reload_wanted && !self.judge.loading;
         let wanted = usize::from(self.judge.policy.slots);
-        is_settled && report.ready == wanted && report.slots == wanted && report.leases == 0
+        is_settled && report.outline.ready == wanted && report.outline.slots == wanted && report.leases == 0
     }
 
     /// The next thing happens.
