@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::AsFd;
+use std::time::{Duration, Instant};
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -52,6 +53,14 @@ fn main() -> io::Result<()> {
             channel.say(READY)?;
             channel.receive()?;
             channel.raw(b"this is no message")?;
+        }
+        "spins" => {
+            channel.say(READY)?;
+            // An endless loop, but for a supervisor that never notices.
+            let enough = Instant::now() + Duration::from_secs(30);
+            while Instant::now() < enough {
+                std::hint::spin_loop();
+            }
         }
         "no beat" => channel.say(READY)?,
         "never ready" => {}

@@ -98,6 +98,14 @@ fn one_without_a_beat_is_hung() {
 }
 
 #[test]
+fn one_that_turns_in_an_endless_loop_is_hung_and_killed() {
+    let (daemon, _directory) = daemon_of_liars("spins");
+    let spinning = eventually("both spin", || Some(daemon.workers("ready")).filter(|ready| ready.len() == 2));
+    eventually("they are found", || (restarts(&daemon, "hang") >= 2.0).then_some(()));
+    assert!(spinning.into_iter().all(|pid| !handoff_e2e::process::is_alive(pid)));
+}
+
+#[test]
 fn one_that_is_never_ready_is_given_up() {
     let (daemon, _directory) = daemon_of_liars("never ready");
     eventually("it is found", || (restarts(&daemon, "start_timeout") >= 2.0).then_some(()));
