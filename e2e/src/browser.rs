@@ -1,6 +1,6 @@
 //! A real Chromium, headless, driven through ChromeDriver by the WebDriver protocol (W3C): JSON over HTTP.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 
@@ -28,6 +28,8 @@ impl Browser {
         let profile = tempfile::tempdir().expect("a directory");
         let mut driver = Command::new("chromedriver")
             .arg("--port=0")
+            // What Chromium leaves behind goes with the profile.
+            .env("TMPDIR", profile.path())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::null())
@@ -89,21 +91,27 @@ impl Browser {
     }
 
     fn call(&self, method: &str, path: &str, body: &Value) -> Value {
-        let mut stream = TcpStream::connect(&self.address).expect("chromedriver");
-        stream.set_read_timeout(Some(3 * PATIENCE)).expect("a timeout");
+        let answer = self.exchange(method, path, body).expect("chromedriver answers");
+        assert!(answer["value"]["error"].is_null(), "{method} {path}: {answer}");
+        answer["value"].clone()
+    }
+
+    /// One HTTP request, and the JSON that answers it.
+    fn exchange(&self, method: &str, path: &str, body: &Value) -> io::Result<Value> {
+        let mut stream = TcpStream::connect(&self.address)?;
+        stream.set_read_timeout(Some(3 * PATIENCE))?;
         let body = body.to_string();
         let length = body.len();
         let head = format!("{method} {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n", self.address);
-        write!(stream, "{head}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")
-            .expect("a request");
+        write!(stream, "{head}Content-Type: application/json\r\nContent-Length: {length}\r\n\r\n{body}")?;
         let mut reader = BufReader::new(stream);
         let mut length = 0;
         loop {
             let mut line = String::new();
-            reader.read_line(&mut line).expect("a head");
+            reader.read_line(&mut line)?;
             match line.trim_end().split_once(':') {
                 Some((name, value)) if name.eq_ignore_ascii_case("content-length") => {
-                    length = value.trim().parse().expect("a length");
+                    length = value.trim().parse().map_err(io::Error::other)?;
                 }
                 Some(_) => {}
                 None if line.starts_with("HTTP/") => {}
@@ -111,18 +119,16 @@ impl Browser {
             }
         }
         let mut text = vec![0; length];
-        reader.read_exact(&mut text).expect("a body");
-        let answer: Value = serde_json::from_slice(&text).expect("JSON");
-        assert!(answer["value"]["error"].is_null(), "{method} {path}: {answer}");
-        answer["value"].clone()
+        reader.read_exact(&mut text)?;
+        Ok(serde_json::from_slice(&text)?)
     }
 }
 
 impl Drop for Browser {
     fn drop(&mut self) {
         // Ending the session ends Chromium; killing the driver alone would leave it behind.
-        if !self.session.is_empty() && !std::thread::panicking() {
-            let _ = self.call("DELETE", &format!("/session/{}", self.session), &json!({}));
+        if !self.session.is_empty() {
+            let _ = self.exchange("DELETE", &format!("/session/{}", self.session), &json!({}));
         }
         let _ = self.driver.kill();
         let _ = self.driver.wait();
