@@ -11,7 +11,7 @@ pub struct Status {
     pub pid: u32,
     /// Seconds since its start.
     pub uptime_secs: u64,
-    /// `starting`, `ready`, `degraded` (no worker is ready), `stopping`.
+    /// `ready`, `degraded` (no worker is ready), `stopping`.
     pub state: String,
     /// The generation that new workers are of.
     pub generation: u32,
@@ -51,7 +51,7 @@ pub struct WorkerStatus {
     pub generation: u32,
     /// Its process id; none for an empty slot.
     pub pid: Option<u32>,
-    /// `starting`, `ready`, `draining`, `backoff`, `dying`.
+    /// `starting`, `ready`, `draining`, `dying`; for a slot without a worker `backoff` or `empty`.
     pub state: String,
     /// Milliseconds until the state's deadline, where it has one.
     pub deadline_ms: Option<u64>,

@@ -59,7 +59,8 @@ impl Capacity {
 /// Raises the soft fd limit to the hard one, and the hard one where we may and it is too low. Returns the limit.
 pub(crate) fn raise_fd_limit(config: &Config) -> u64 {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };
-    let wanted = u64::from(config.server.max_connections.get()) * FDS_PER_STREAM + FDS_RESERVED;
+    let aside = FDS_RESERVED + (SILENT_PEERS_MAX + REFUSED_CLIENTS_MAX) as u64;
+    let wanted = u64::from(config.server.max_connections.get()) * FDS_PER_STREAM + aside;
     if wanted > hard && setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_ok() {
         tracing::info!(fd_limit = wanted, before = soft, "fd limit raised");
         return wanted;

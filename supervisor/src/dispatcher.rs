@@ -85,14 +85,15 @@ impl Dispatcher {
         Some((ToWorker::Epitaph { lease, format }, fds))
     }
 
-    /// Bytes may be out: the payload is not needed any more, and the dup only for an epitaph.
-    pub(crate) fn forget_payload(&mut self, lease: LeaseId) {
-        if let Some(entry) = self.entries.get_mut(&lease) {
-            entry.payload = None;
-            if entry.client.is_some() {
-                self.droppable.insert(lease);
-            }
+    /// Bytes may be out: the payload is not needed any more, and the dup only for an epitaph. Where the budget
+    /// is overspent, because nothing could be dropped before, the lease whose dup is dropped now is returned.
+    pub(crate) fn forget_payload(&mut self, lease: LeaseId) -> Option<LeaseId> {
+        let entry = self.entries.get_mut(&lease)?;
+        entry.payload = None;
+        if entry.client.is_some() {
+            self.droppable.insert(lease);
         }
+        if self.fds > self.fds_max { self.drop_oldest_dup() } else { None }
     }
 
     /// An epitaph is on its way: the dup is needed until it is sent.
@@ -172,8 +173,9 @@ mod tests {
         let (third, dropped) = dispatcher.admit(handoff(b"{}"), Instant::now());
         assert_eq!(dropped, Some(second));
         assert!(dispatcher.epitaph(second, Format::Text).is_none());
-        let (_, dropped) = dispatcher.admit(handoff(b"{}"), Instant::now());
+        let (fourth, dropped) = dispatcher.admit(handoff(b"{}"), Instant::now());
         assert_eq!(dropped, None);
+        assert_eq!(dispatcher.forget_payload(fourth), Some(fourth), "the budget was overspent");
         assert!(dispatcher.handoff(first, 0).is_some() && dispatcher.handoff(third, 0).is_some());
     }
 }

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use handoff_config::Config;
 use handoff_shared::channel::ReceiveError;
 use handoff_shared::ids::{Generation, WorkerId};
-use handoff_shared::limits::{AWAY_AFTER, SHED_PER_SECOND};
+use handoff_shared::limits::{AWAY_AFTER, REFUSED_LINGER, SHED_PER_SECOND};
 use handoff_shared::log::Log;
 use handoff_shared::message::{PROTOCOL_VERSION, ToSupervisor};
 use nix::sys::wait::WaitStatus;
@@ -39,6 +39,11 @@ use crate::signals::{Signal, Signals};
 const PULSE: Duration = Duration::from_millis(500);
 /// How often refused clients are looked at, and how often the shedding budget grows.
 const SWEEP: Duration = Duration::from_millis(100);
+/// Messages of one worker in one turn.
+const MESSAGES_PER_TURN: usize = 64;
+/// Messages that a worker may have said since it was heard last: more than its leases can give rise to in the
+/// room that the socket has.
+const WORDS_MAX: usize = 16 * 1024;
 
 /// What `main` has made ready.
 pub(crate) struct Parts {
@@ -65,6 +70,9 @@ pub(crate) struct EventLoop {
     refused: Refused,
     recipes: BTreeMap<Generation, Recipe>,
     newest: Generation,
+    /// The generation whose configuration holds.
+    active: Generation,
+    turns: usize,
     pub(crate) started_at: Instant,
     turned_at: Instant,
     swept_at: Instant,
@@ -74,8 +82,8 @@ pub(crate) struct EventLoop {
     shown: Option<Outline>,
     is_ready: bool,
     pub(crate) last_reload: Option<String>,
-    /// The fleet is gone; only clients that were refused may still be reading.
-    is_over: bool,
+    /// Since when the fleet is gone; only clients that were refused may still be reading.
+    over_at: Option<Instant>,
     /// A second signal: nobody is waited for.
     is_hurried: bool,
     parts: Parts,
@@ -102,7 +110,9 @@ impl EventLoop {
             shown: None,
             is_ready: false,
             last_reload: None,
-            is_over: false,
+            over_at: None,
+            active: Generation::FIRST,
+            turns: 0,
             is_hurried: false,
             parts,
         }
@@ -138,15 +148,18 @@ impl EventLoop {
             tracing::warn!("the supervisor was away; deadlines start again");
             self.hear_everybody();
             self.tell(Event::Away);
+            busy = true;
         }
         if self.fleet.next_deadline().is_some_and(|deadline| deadline <= now) {
             self.hear_everybody();
-            self.tell(Event::Tick);
+            // By the turn's own clock: who froze us meanwhile has frozen the workers too.
+            self.tell_at(now, Event::Tick);
+            busy = true;
         }
         self.sweep(now);
         self.flush(cx);
         self.show();
-        if self.is_over && (self.is_hurried || self.is_nobody_left(busy)) {
+        if self.over_at.is_some_and(|over_at| self.is_hurried || self.is_nobody_left(busy, over_at)) {
             return Poll::Ready(());
         }
         if busy || !self.stillborn.is_empty() {
@@ -187,29 +200,42 @@ impl EventLoop {
     }
 
     /// The backlog is empty, and every client that was refused has read it, or had the time to.
-    fn is_nobody_left(&mut self, busy: bool) -> bool {
-        !busy
+    fn is_nobody_left(&mut self, busy: bool, over_at: Instant) -> bool {
+        let is_late = over_at.elapsed() > REFUSED_LINGER + self.parts.recipe.config.server.handoff_timeout;
+        let is_idle = !busy
             && self.refused.next_deadline().is_none()
             && self.parts.listener.paused_until().is_none()
-            && self.parts.listener.is_idle()
+            && self.parts.listener.is_idle();
+        is_idle || is_late
     }
 
+    /// Deaths first, then words: of each worker a bounded number, and in turns, so that one that never stops
+    /// talking cannot keep the others from being heard.
     fn poll_workers(&mut self, cx: &mut Context<'_>) -> bool {
         let mut any = false;
         for worker in std::mem::take(&mut self.stillborn) {
             any = true;
             self.tell(Event::Dead { worker, exit: Exit::Crashed, written: BTreeMap::new() });
         }
-        for worker in self.links.keys().copied().collect::<Vec<_>>() {
-            while let Some(Poll::Ready(message)) =
-                self.links.get_mut(&worker).map(|link| link.poll_message(cx))
-            {
+        let mut workers: Vec<WorkerId> = self.links.keys().copied().collect();
+        for worker in &workers {
+            if let Some(Poll::Ready(status)) = self.links.get_mut(worker).map(|link| link.poll_death(cx)) {
+                any = true;
+                self.bury(*worker, status);
+            }
+        }
+        self.turns = self.turns.wrapping_add(1);
+        let first = self.turns % workers.len().max(1);
+        workers.rotate_left(first);
+        for worker in workers {
+            for _ in 0..MESSAGES_PER_TURN {
+                let Some(Poll::Ready(message)) =
+                    self.links.get_mut(&worker).map(|link| link.poll_message(cx))
+                else {
+                    break;
+                };
                 any = true;
                 self.hear(worker, message);
-            }
-            if let Some(Poll::Ready(status)) = self.links.get_mut(&worker).map(|link| link.poll_death(cx)) {
-                any = true;
-                self.bury(worker, status);
             }
         }
         any
@@ -218,14 +244,17 @@ impl EventLoop {
     /// Reads every channel dry, whatever the runtime knows of it.
     fn hear_everybody(&mut self) {
         for worker in self.links.keys().copied().collect::<Vec<_>>() {
-            self.hear_out(worker);
+            let is_dry = (0..WORDS_MAX).any(|_| !self.hear_next(worker));
+            if !is_dry {
+                tracing::error!("worker does not stop talking");
+                self.tell(Event::Misbehaved { worker });
+            }
         }
     }
 
-    fn hear_out(&mut self, worker: WorkerId) {
-        while let Some(message) = self.links.get_mut(&worker).and_then(Link::try_message) {
-            self.hear(worker, message);
-        }
+    fn hear_next(&mut self, worker: WorkerId) -> bool {
+        let message = self.links.get_mut(&worker).and_then(Link::try_message);
+        message.map(|message| self.hear(worker, message)).is_some()
     }
 
     fn hear(&mut self, worker: WorkerId, message: Result<ToSupervisor, ReceiveError>) {
@@ -265,7 +294,7 @@ impl EventLoop {
 
     /// Dead for sure: its last words first, then its leases.
     fn bury(&mut self, worker: WorkerId, status: WaitStatus) {
-        self.hear_out(worker);
+        while self.hear_next(worker) {}
         let Some(link) = self.links.remove(&worker) else { return };
         let is_clean = matches!(status, WaitStatus::Exited(_, 0));
         let exit = if is_clean { Exit::Clean } else { Exit::Crashed };
@@ -326,11 +355,8 @@ impl EventLoop {
             Ok(handoff) => {
                 self.parts.metrics.received(arrival.accepted_at.elapsed());
                 let (lease, dropped) = self.dispatcher.admit(handoff, arrival.accepted_at);
-                if let Some(lease) = dropped {
-                    self.parts.metrics.dup_dropped();
-                    self.tell(Event::FdDropped { lease });
-                }
-                match self.is_over {
+                self.drop_dup(dropped);
+                match self.over_at.is_some() {
                     false => self.tell(Event::Received { lease }),
                     // The fleet has ended, and hears nothing any more.
                     true => self.perform(Action::Refuse { lease, refusal: Refusal::ShuttingDown }),
@@ -375,7 +401,12 @@ impl EventLoop {
         let mut until = now + PULSE;
         let swept = self.refused.next_deadline().map(|_| self.swept_at + SWEEP);
         let shed = self.fleet.shed_at().map(|shed_at| shed_at.max(self.swept_at + SWEEP));
-        let deadlines = [self.fleet.next_deadline(), self.parts.listener.paused_until(), swept, shed];
+        let deadlines = [
+            self.fleet.next_deadline(),
+            self.parts.listener.paused_until().filter(|until| *until > now),
+            swept,
+            shed,
+        ];
         for deadline in deadlines.into_iter().flatten() {
             until = until.min(deadline);
         }

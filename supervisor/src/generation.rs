@@ -44,10 +44,10 @@ fn beside_us() -> io::Result<PathBuf> {
 }
 
 fn open_executable(path: &Path) -> io::Result<File> {
-    let file = File::open(path)?;
-    let metadata = file.metadata()?;
+    // Looked at first: opening a FIFO would wait for a writer.
+    let metadata = path.metadata()?;
     match metadata.is_file() && metadata.permissions().mode() & 0o111 != 0 {
-        true => Ok(file),
+        true => File::open(path),
         false => Err(io::Error::new(io::ErrorKind::PermissionDenied, "not an executable file")),
     }
 }

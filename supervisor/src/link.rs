@@ -14,6 +14,7 @@ use handoff_shared::fdpass::Watched;
 use handoff_shared::ids::{Generation, LeaseId, SlotId};
 use handoff_shared::message::{Configure, Format, ToSupervisor, ToWorker};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
+use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 use tokio::io::Interest;
 
@@ -134,8 +135,9 @@ impl Link {
         }
     }
 
+    /// After a packet that is no message others may follow that are: the last words count.
     fn heard(&mut self, message: Result<ToSupervisor, ReceiveError>) -> Result<ToSupervisor, ReceiveError> {
-        self.silent |= message.is_err();
+        self.silent |= matches!(message, Err(ReceiveError::Closed | ReceiveError::Io(_)));
         message
     }
 
@@ -152,8 +154,11 @@ impl Link {
 
     /// SIGKILL. Death is confirmed by [`Self::poll_death`].
     pub(crate) fn kill(&self) {
-        if let Err(error) = pidfd_send_signal(self.process.get_ref(), Signal::KILL) {
-            tracing::debug!(slot = %self.slot, pid = self.pid, %error, "worker is dead already");
+        match pidfd_send_signal(self.process.get_ref(), Signal::KILL) {
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(error) => {
+                tracing::error!(slot = %self.slot, pid = self.pid, %error, "worker cannot be killed")
+            }
         }
     }
 }

@@ -7,7 +7,7 @@ use std::thread;
 
 use sd_notify::NotifyState;
 
-/// States that may wait for the thread; systemd wants only the newest anyway.
+/// States that may wait for the thread.
 const WAITING_MAX: usize = 16;
 
 /// The way to systemd.
@@ -45,21 +45,22 @@ impl Notify {
         Self { states: thread.is_ok().then_some(states) }
     }
 
-    pub(crate) fn ready(&self) {
-        self.send(State::Ready);
+    /// False: say it again later.
+    pub(crate) fn ready(&self) -> bool {
+        self.send(State::Ready)
     }
 
     pub(crate) fn stopping(&self) {
         self.send(State::Stopping);
     }
 
-    pub(crate) fn status(&self, text: String) {
-        self.send(State::Status(text));
+    /// False: say it again later.
+    pub(crate) fn status(&self, text: String) -> bool {
+        self.send(State::Status(text))
     }
 
-    fn send(&self, state: State) {
-        if let Some(states) = &self.states {
-            let _ = states.try_send(state);
-        }
+    /// Whether the thread has it, or nobody wants it.
+    fn send(&self, state: State) -> bool {
+        self.states.as_ref().is_none_or(|states| states.try_send(state).is_ok())
     }
 }

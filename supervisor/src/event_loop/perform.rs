@@ -12,7 +12,11 @@ use crate::link::{Link, Outgoing};
 
 impl EventLoop {
     pub(super) fn tell(&mut self, event: Event) {
-        self.fleet.handle(Instant::now(), event);
+        self.tell_at(Instant::now(), event);
+    }
+
+    pub(super) fn tell_at(&mut self, now: Instant, event: Event) {
+        self.fleet.handle(now, event);
         while let Some(action) = self.fleet.poll_action() {
             self.perform(action);
         }
@@ -29,7 +33,10 @@ impl EventLoop {
                     link.push(Outgoing::Epitaph { lease, format });
                 }
             }
-            Action::ForgetPayload { lease } => self.dispatcher.forget_payload(lease),
+            Action::ForgetPayload { lease } => {
+                let dropped = self.dispatcher.forget_payload(lease);
+                self.drop_dup(dropped);
+            }
             Action::Refuse { lease, refusal } => {
                 self.parts.metrics.refused(refusal);
                 if let Some((Some(client), _)) = self.dispatcher.remove(lease) {
@@ -49,7 +56,15 @@ impl EventLoop {
             Action::Kill { worker, cause } => self.kill(worker, cause),
             Action::Load => self.load(),
             Action::RollEnded { generation, result } => self.end_roll(generation, result),
-            Action::Exit => self.is_over = true,
+            Action::Exit => self.over_at = Some(Instant::now()),
+        }
+    }
+
+    /// A lease has lost its dup: it would get no epitaph.
+    pub(super) fn drop_dup(&mut self, dropped: Option<LeaseId>) {
+        if let Some(lease) = dropped {
+            self.parts.metrics.dup_dropped();
+            self.tell(Event::FdDropped { lease });
         }
     }
 
@@ -123,7 +138,6 @@ impl EventLoop {
         match result {
             RollResult::Done => {
                 tracing::info!(%generation, "roll ended: every slot has the new generation");
-                self.settle(generation);
             }
             RollResult::Superseded | RollResult::Stopped => {
                 tracing::info!(%generation, result = word, "roll ended");
@@ -134,13 +148,17 @@ impl EventLoop {
         }
     }
 
-    /// The new configuration holds for the supervisor too, as far as it can change while it runs.
-    fn settle(&mut self, generation: Generation) {
+    /// A new generation is the active one: its configuration holds for the supervisor too, as far as it can
+    /// change while it runs.
+    pub(super) fn settle(&mut self, generation: Generation) {
         let Some(recipe) = self.recipes.get(&generation).cloned() else { return };
         let (old, new) = (&self.parts.recipe.config, &recipe.config);
         let fixed = [
             ("server.socket_path", old.server.socket_path != new.server.socket_path),
             ("server.stream_socket_path", old.server.stream_socket_path != new.server.stream_socket_path),
+            ("server.socket_mode", old.server.socket_mode != new.server.socket_mode),
+            ("server.socket_owner", old.server.socket_owner != new.server.socket_owner),
+            ("server.socket_group", old.server.socket_group != new.server.socket_group),
             ("metrics.listen_addr", old.metrics != new.metrics),
             ("logging (of the supervisor)", old.logging != new.logging),
         ];

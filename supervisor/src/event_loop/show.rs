@@ -50,11 +50,17 @@ impl EventLoop {
             return;
         }
         self.shown = Some(outline);
-        if status::state(&outline) == status::READY && !self.is_ready {
-            self.is_ready = true;
-            tracing::info!(workers = outline.ready, "ready");
-            self.parts.notify.ready();
+        if self.active != outline.generation {
+            self.active = outline.generation;
+            self.settle(outline.generation);
         }
-        self.parts.notify.status(status::line(&outline));
+        if status::state(&outline) == status::READY && !self.is_ready {
+            self.is_ready = self.parts.notify.ready();
+            tracing::info!(workers = outline.ready, "ready");
+        }
+        if !self.parts.notify.status(status::line(&outline)) {
+            // Not told: once more in the next turn.
+            self.shown = None;
+        }
     }
 }
