@@ -45,6 +45,8 @@ pub const BEAT_TIMEOUT: Duration = Duration::from_secs(5);
 pub const TAKE_TIMEOUT: Duration = Duration::from_secs(2);
 /// What a worker gets after its drain's deadline to write its last events.
 pub const DRAIN_GRACE: Duration = Duration::from_secs(5);
+/// The part of it that a stream may spend on writing: the worker ends by itself before it is ended.
+pub const LAST_WORDS: Duration = Duration::from_secs(4);
 /// A supervisor that was away this long re-arms every deadline about its workers.
 pub const AWAY_AFTER: Duration = Duration::from_millis(1000);
 /// A worker younger than this is not recycled.
@@ -58,3 +60,5 @@ const _: () = assert!(INLINE_BYTES_MAX * 2 <= PACKET_BYTES_MAX, "a handoff and i
 const _: () = assert!(PACKET_FDS_MAX <= 253, "the kernel's SCM_MAX_FD");
 const _: () = assert!(LEASES_PER_MESSAGE_MAX * 16 <= PACKET_BYTES_MAX, "a full batch fits a packet");
 const _: () = assert!(BEAT_INTERVAL.as_millis() * 4 < BEAT_TIMEOUT.as_millis(), "one late beat is no hang");
+const _: () =
+    assert!(LAST_WORDS.as_millis() + 500 < DRAIN_GRACE.as_millis(), "a worker ends before it is ended");

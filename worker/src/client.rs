@@ -45,7 +45,7 @@ pub(crate) enum WriteError {
     /// No byte for `write_timeout`.
     #[error("client does not read")]
     TooSlow,
-    /// The worker's drain ended while the client was not reading.
+    /// The worker's drain ended, and the time for last words, while the client was not reading.
     #[error("drain is over")]
     Cut,
 }
@@ -116,12 +116,18 @@ impl Client {
     }
 
     /// Ends the stream towards the client, then reads until it hangs up, or for at most `linger`.
-    pub(crate) async fn finish(mut self, linger: Duration) {
+    pub(crate) async fn finish(mut self, linger: Duration, drain: &Drain) {
         // Not only close: the supervisor's dup keeps the connection open.
         let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Write);
         self.half_close = HalfClose::Gone;
+        // What was thrown away before does not count here: the tail is worth as much again.
+        self.discarded_bytes = 0;
         if self.reads() {
-            let _ = timeout(linger, poll_fn(|cx| self.poll_gone(cx))).await;
+            tokio::select! {
+                biased;
+                _ = timeout(linger, poll_fn(|cx| self.poll_gone(cx))) => {}
+                () = drain.is_silent() => {}
+            }
         }
     }
 
@@ -154,7 +160,7 @@ impl Client {
             tokio::select! {
                 biased;
                 change = timeout(patience, change) => if let Ok(change) = change { return change },
-                () = drain.is_over() => return Err(WriteError::Cut),
+                () = drain.is_silent() => return Err(WriteError::Cut),
             }
             let before = std::mem::replace(&mut unsent, fdpass::unsent_bytes(self.socket.get_ref().as_fd()));
             looks_left = if unsent < before { LOOKS_PER_WRITE_TIMEOUT } else { looks_left - 1 };

@@ -14,14 +14,14 @@ use std::time::{Duration, Instant};
 
 use handoff_shared::channel::{ReceiveError, WorkerChannel};
 use handoff_shared::ids::LeaseId;
-use handoff_shared::limits::{BEAT_INTERVAL, CREDITS_PER_WORKER, DRAIN_GRACE};
+use handoff_shared::limits::{BEAT_INTERVAL, CREDITS_PER_WORKER, LAST_WORDS};
 use handoff_shared::log::Log;
 use handoff_shared::message::{Configure, PROTOCOL_VERSION, ToSupervisor, ToWorker};
 use handoff_shared::metric::{Counts, Snapshot};
 use nix::unistd::{SysconfVar, sysconf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_local;
-use tokio::time::{MissedTickBehavior, interval, sleep_until};
+use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 
 use crate::drain::Drain;
 use crate::report::Reporter;
@@ -61,16 +61,26 @@ pub async fn work(channel: WorkerChannel, configure: Configure, log: &Log) -> Re
         counts: RefCell::default(),
         configure,
     });
-    let mut inbox = Inbox { beat: 0, ends_when_empty: false, memory: Memory::open(), log, room };
+    let mut inbox = Inbox {
+        beat: 0,
+        ends_when_empty: false,
+        is_channel_closed: false,
+        memory: Memory::open(),
+        log,
+        room,
+    };
     let build = env!("CARGO_PKG_VERSION").to_owned();
     inbox.room.reporter.ready(ToSupervisor::Ready { protocol_version: PROTOCOL_VERSION, build });
     inbox.run().await?;
     inbox.beat();
-    poll_fn(|cx| match inbox.room.reporter.flush() {
-        true => inbox.room.reporter.poll_writable(cx),
-        false => Poll::Ready(()),
-    })
-    .await;
+    let reporter = &inbox.room.reporter;
+    let last_words = async {
+        while reporter.flush() {
+            writable(reporter).await;
+        }
+    };
+    // A supervisor that does not read keeps nobody alive.
+    let _ = timeout(LAST_WORDS, last_words).await;
     Ok(())
 }
 
@@ -78,8 +88,10 @@ struct Inbox<'a> {
     room: Rc<Room>,
     log: &'a Log,
     beat: u64,
-    /// Nothing can come any more: the last session's end is ours.
+    /// No handoff can come any more: the last session's end is ours.
     ends_when_empty: bool,
+    /// The supervisor is gone. Until then it is heard also while draining: a shorter drain may follow.
+    is_channel_closed: bool,
     memory: Memory,
 }
 
@@ -93,14 +105,14 @@ impl Inbox<'_> {
         while !(self.ends_when_empty && room.reporter.sessions() == 0) {
             tokio::select! {
                 biased;
-                batch = next_batch(&room.reporter), if !self.ends_when_empty => self.accept(batch)?,
+                (batch, error) = next_batch(&room.reporter), if !self.is_channel_closed => self.accept(batch, error)?,
                 () = room.reporter.has_news() => {}
                 _ = beats.tick() => self.beat(),
                 _ = terminate.recv() => self.leave(),
                 () = room.drain.deadline() => {
                     tracing::warn!(sessions = room.reporter.sessions(), "the drain's deadline has come");
                     room.drain.cut();
-                    last_moment = Some(Instant::now() + DRAIN_GRACE);
+                    last_moment = Some(Instant::now() + LAST_WORDS + BEAT_INTERVAL / 2);
                 }
                 () = room.reporter.session_left(), if self.ends_when_empty => {}
                 () = wait_until(last_moment), if last_moment.is_some() => return Ok(()),
@@ -111,19 +123,12 @@ impl Inbox<'_> {
         Ok(())
     }
 
-    /// Takes a batch: first say so, then serve.
+    /// Takes a batch: first say so, then serve. What was received counts, whatever comes behind it.
     fn accept(
         &mut self,
-        batch: Result<Vec<(ToWorker, Vec<OwnedFd>)>, ReceiveError>,
+        batch: Vec<(ToWorker, Vec<OwnedFd>)>,
+        error: Option<ReceiveError>,
     ) -> Result<(), InboxError> {
-        let batch = match batch {
-            Ok(batch) => batch,
-            Err(ReceiveError::Closed) => {
-                self.abandon();
-                return Ok(());
-            }
-            Err(error) => return Err(InboxError::Receive(error)),
-        };
         let leases: Vec<LeaseId> = batch.iter().filter_map(|(message, _)| lease_of(message)).collect();
         if !leases.is_empty() {
             self.room.reporter.taken(&leases);
@@ -131,7 +136,14 @@ impl Inbox<'_> {
         for (message, fds) in batch {
             self.perform(message, fds)?;
         }
-        Ok(())
+        match error {
+            None => Ok(()),
+            Some(ReceiveError::Closed) => {
+                self.abandon();
+                Ok(())
+            }
+            Some(error) => Err(InboxError::Receive(error)),
+        }
     }
 
     fn perform(&mut self, message: ToWorker, fds: Vec<OwnedFd>) -> Result<(), InboxError> {
@@ -175,6 +187,7 @@ impl Inbox<'_> {
         tracing::warn!(sessions = self.room.reporter.sessions(), "the supervisor is gone; draining");
         self.room.drain.begin(Instant::now() + self.room.configure.config.server.shutdown_timeout);
         self.room.reporter.close();
+        self.is_channel_closed = true;
         self.ends_when_empty = true;
     }
 
@@ -221,21 +234,19 @@ fn lease_of(message: &ToWorker) -> Option<LeaseId> {
     }
 }
 
-/// All messages that are there, at least one.
-async fn next_batch(reporter: &Reporter) -> Result<Vec<(ToWorker, Vec<OwnedFd>)>, ReceiveError> {
+/// All messages that are there, and the error behind them; at least one of the two.
+async fn next_batch(reporter: &Reporter) -> (Vec<(ToWorker, Vec<OwnedFd>)>, Option<ReceiveError>) {
     let mut batch = Vec::new();
     poll_fn(|cx| {
         while batch.len() < CREDITS_PER_WORKER as usize {
             match reporter.poll_receive(cx) {
                 Poll::Ready(Ok(message)) => batch.push(message),
-                Poll::Ready(Err(error)) if batch.is_empty() => return Poll::Ready(Err(error)),
-                // What was received counts; the error comes again.
-                Poll::Ready(Err(_)) => break,
+                Poll::Ready(Err(error)) => return Poll::Ready((std::mem::take(&mut batch), Some(error))),
                 Poll::Pending if batch.is_empty() => return Poll::Pending,
                 Poll::Pending => break,
             }
         }
-        Poll::Ready(Ok(std::mem::take(&mut batch)))
+        Poll::Ready((std::mem::take(&mut batch), None))
     })
     .await
 }

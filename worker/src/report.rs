@@ -122,11 +122,12 @@ impl Reporter {
         let pending = &mut *pending;
         match pending.send_all(&mut channel) {
             Ok(()) => false,
-            Err(SendError::Full) => {
+            // Without memory in the kernel it is as good as full: the next beat tries again.
+            Err(SendError::Full | SendError::Io(_)) => {
                 self.channel_full.set(self.channel_full.get() + 1);
                 true
             }
-            Err(error) => {
+            Err(error @ (SendError::Closed | SendError::Encode(_))) => {
                 // The end of the channel is noticed where it is read.
                 tracing::debug!(%error, "report was not sent");
                 *pending = Pending::default();

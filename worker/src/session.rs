@@ -152,7 +152,7 @@ async fn say(
     story.wrote(room, bytes.len(), 0);
     match written {
         Ok(()) => {
-            client.finish(room.configure.config.client.linger).await;
+            client.finish(room.configure.config.client.linger, &room.drain).await;
             told
         }
         Err(error) => {
@@ -172,7 +172,7 @@ pub(crate) async fn bury(room: Rc<Room>, held: Held, client: OwnedFd, format: Fo
     let outcome = match Client::new(client, config.client.half_close, config.server.write_timeout) {
         Ok(mut client) => match client.write(&out, &room.drain).await {
             Ok(()) => {
-                client.finish(EPITAPH_LINGER.min(config.client.linger)).await;
+                client.finish(EPITAPH_LINGER.min(config.client.linger), &room.drain).await;
                 Outcome::EpitaphWritten
             }
             Err(WriteError::Gone) => {

@@ -9,6 +9,7 @@ mod a_client_that_leaves_is_noticed_at_once;
 mod a_configuration_is_checked_before_anything_starts;
 mod a_crash_loop_backs_off;
 mod a_dead_worker_costs_nobody_an_answer;
+mod a_drain_ends_with_a_word;
 mod a_failed_answer_says_so_once;
 mod a_half_closed_client_has_left_unless_it_is_served;
 mod a_handoff_becomes_a_stream;

@@ -128,7 +128,7 @@ impl<'a> Stream<'a> {
         if matches!(outcome, Outcome::ClientGone | Outcome::ClientTooSlow) {
             self.client.abort();
         } else {
-            self.client.finish(self.room.configure.config.client.linger).await;
+            self.client.finish(self.room.configure.config.client.linger, &self.room.drain).await;
         }
         outcome
     }
