@@ -31,6 +31,15 @@ pub struct Channel<S, R> {
     directions: PhantomData<fn(S) -> R>,
 }
 
+/// The fds that came with a message.
+#[derive(Debug, Default)]
+pub struct Fds {
+    /// In the order in which they were sent.
+    pub received: Vec<OwnedFd>,
+    /// Some were lost on the way, the last ones first: too many, or we are at our own fd limit.
+    pub lost: bool,
+}
+
 /// A message that did not leave.
 #[derive(Debug, thiserror::Error)]
 pub enum SendError {
@@ -57,9 +66,6 @@ pub enum ReceiveError {
     /// The bytes are no message.
     #[error(transparent)]
     Decode(#[from] DecodeError),
-    /// Fds of the message were lost: too many, or we are at our own fd limit.
-    #[error("fds were lost on the way")]
-    FdsLost,
     /// The socket cannot be read.
     #[error("channel cannot be read")]
     Io(#[source] io::Error),
@@ -111,7 +117,7 @@ impl<S: Message, R: Message> Channel<S, R> {
     ///
     /// # Errors
     /// Each means that this channel is of no further use.
-    pub fn try_receive(&mut self) -> Result<Option<(R, Vec<OwnedFd>)>, ReceiveError> {
+    pub fn try_receive(&mut self) -> Result<Option<(R, Fds)>, ReceiveError> {
         match self.receive_packet() {
             Ok((bytes, fds)) => self.open_packet(bytes, fds).map(Some),
             Err(ReceiveError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
@@ -123,7 +129,7 @@ impl<S: Message, R: Message> Channel<S, R> {
     ///
     /// # Errors
     /// Each means that this channel is of no further use.
-    pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(R, Vec<OwnedFd>), ReceiveError>> {
+    pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(R, Fds), ReceiveError>> {
         loop {
             ready!(self.socket.poll_read_ready(cx)).map_err(ReceiveError::Io)?.retain_ready();
             match self.try_receive() {
@@ -132,6 +138,12 @@ impl<S: Message, R: Message> Channel<S, R> {
                 Ok(None) => ready!(self.socket.poll_read_ready(cx)).map_err(ReceiveError::Io)?.clear_ready(),
             }
         }
+    }
+
+    /// How many bytes the other side has not read yet, the kernel's own included.
+    #[must_use]
+    pub fn unread_bytes(&self) -> u64 {
+        fdpass::unsent_bytes(self.socket.get_ref().as_fd()).unwrap_or(0)
     }
 
     /// Resolves when the socket takes messages again.
@@ -143,7 +155,7 @@ impl<S: Message, R: Message> Channel<S, R> {
         Poll::Ready(Ok(()))
     }
 
-    fn receive_packet(&mut self) -> Result<(usize, Vec<OwnedFd>), ReceiveError> {
+    fn receive_packet(&mut self) -> Result<(usize, Fds), ReceiveError> {
         loop {
             match fdpass::receive(self.socket.get_ref().as_fd(), &mut self.buffer) {
                 // The other side died with unread messages of ours; its own last words come after this.
@@ -151,13 +163,14 @@ impl<S: Message, R: Message> Channel<S, R> {
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
                 Err(error) => return Err(ReceiveError::Io(error)),
                 Ok(received) if received.bytes == 0 => return Err(ReceiveError::Closed),
-                Ok(received) if received.fds_lost => return Err(ReceiveError::FdsLost),
-                Ok(received) => return Ok((received.bytes, received.fds)),
+                Ok(received) => {
+                    return Ok((received.bytes, Fds { received: received.fds, lost: received.fds_lost }));
+                }
             }
         }
     }
 
-    fn open_packet(&self, bytes: usize, fds: Vec<OwnedFd>) -> Result<(R, Vec<OwnedFd>), ReceiveError> {
+    fn open_packet(&self, bytes: usize, fds: Fds) -> Result<(R, Fds), ReceiveError> {
         Ok((codec::decode(&self.buffer[..bytes])?, fds))
     }
 }
@@ -180,9 +193,9 @@ mod tests {
     async fn messages_arrive_whole_and_in_order() {
         let (mut supervisor, mut worker) = ends();
         supervisor.try_send(&ToWorker::Drain { remaining_ms: 1 }, &[]).unwrap();
-        supervisor.try_send(&ToWorker::Resync { fd_budget: 2 }, &[]).unwrap();
+        supervisor.try_send(&ToWorker::Resync { ticket: 1, fd_budget: 2 }, &[]).unwrap();
         assert_eq!(worker.try_receive().unwrap().unwrap().0, ToWorker::Drain { remaining_ms: 1 });
-        assert_eq!(worker.try_receive().unwrap().unwrap().0, ToWorker::Resync { fd_budget: 2 });
+        assert_eq!(worker.try_receive().unwrap().unwrap().0, ToWorker::Resync { ticket: 1, fd_budget: 2 });
         assert!(worker.try_receive().unwrap().is_none());
     }
 

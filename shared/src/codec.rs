@@ -17,14 +17,25 @@ const HEADER_BYTES: usize = 12;
 pub trait Message: Serialize + DeserializeOwned {
     /// Its number in the header: tells the two directions apart.
     const KIND: u16;
+
+    /// Understood also when it comes from another version.
+    fn is_frozen(&self) -> bool;
 }
 
 impl Message for ToWorker {
     const KIND: u16 = 1;
+
+    fn is_frozen(&self) -> bool {
+        self.is_frozen()
+    }
 }
 
 impl Message for ToSupervisor {
     const KIND: u16 = 2;
+
+    fn is_frozen(&self) -> bool {
+        self.is_frozen()
+    }
 }
 
 /// A message that does not fit.
@@ -53,7 +64,7 @@ pub enum DecodeError {
     /// The first four bytes are not ours.
     #[error("packet does not start with our magic")]
     Magic,
-    /// Another version of the messages.
+    /// A message of another version, and none of those that are the same in all versions.
     #[error("packet is of protocol version {version}, ours is {PROTOCOL_VERSION}")]
     Version {
         /// The other side's.
@@ -101,7 +112,7 @@ pub fn encode<M: Message>(message: &M, packet: &mut Vec<u8>) -> Result<(), Encod
 /// Reads one whole packet.
 ///
 /// # Errors
-/// When the bytes are anything but exactly one message of this direction and version.
+/// When the bytes are anything but exactly one message of this direction, and of this version or frozen.
 pub fn decode<M: Message>(packet: &[u8]) -> Result<M, DecodeError> {
     let bytes = packet.len();
     let (header, body) = packet.split_at_checked(HEADER_BYTES).ok_or(DecodeError::CutOff { bytes })?;
@@ -109,9 +120,6 @@ pub fn decode<M: Message>(packet: &[u8]) -> Result<M, DecodeError> {
         return Err(DecodeError::Magic);
     }
     let version = u16::from_le_bytes([header[4], header[5]]);
-    if version != PROTOCOL_VERSION {
-        return Err(DecodeError::Version { version });
-    }
     let kind = u16::from_le_bytes([header[6], header[7]]);
     if kind != M::KIND {
         return Err(DecodeError::Kind { kind });
@@ -119,6 +127,15 @@ pub fn decode<M: Message>(packet: &[u8]) -> Result<M, DecodeError> {
     if u32::from_le_bytes([header[8], header[9], header[10], header[11]]) as usize != body.len() {
         return Err(DecodeError::CutOff { bytes });
     }
+    let message: Result<M, DecodeError> = decode_body(body);
+    match message {
+        Ok(message) if version == PROTOCOL_VERSION || message.is_frozen() => Ok(message),
+        Err(error) if version == PROTOCOL_VERSION => Err(error),
+        Ok(_) | Err(_) => Err(DecodeError::Version { version }),
+    }
+}
+
+fn decode_body<M: Message>(body: &[u8]) -> Result<M, DecodeError> {
     let bounded = bincode::config::standard().with_limit::<PACKET_BYTES_MAX>();
     let (message, consumed) = bincode::serde::decode_from_slice(body, bounded).map_err(DecodeError::Body)?;
     match body.len() - consumed {
@@ -130,9 +147,9 @@ pub fn decode<M: Message>(packet: &[u8]) -> Result<M, DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::LeaseId;
+    use crate::ids::{Generation, LeaseId, SlotId};
     use crate::limits::INLINE_BYTES_MAX;
-    use crate::message::{Ending, Format, Handoff, Outcome, Payload};
+    use crate::message::{Ending, Format, Handoff, Held, HeldLease, HeldStage, Outcome, Payload};
     use proptest::prelude::*;
 
     fn round_trip<M: Message + PartialEq + std::fmt::Debug>(message: &M) {
@@ -176,6 +193,67 @@ mod tests {
         let mut packet = Vec::new();
         encode(&ToWorker::Drain { remaining_ms: 5 }, &mut packet).unwrap();
         assert!(matches!(decode::<ToSupervisor>(&packet), Err(DecodeError::Kind { kind: 1 })));
+    }
+
+    #[test]
+    fn of_another_version_only_the_frozen_messages_are_understood() {
+        let of_version_9 = |message: &ToWorker| {
+            let mut packet = Vec::new();
+            encode(message, &mut packet).unwrap();
+            packet[4..6].copy_from_slice(&9u16.to_le_bytes());
+            packet
+        };
+        let drain = ToWorker::Drain { remaining_ms: 5 };
+        assert_eq!(decode::<ToWorker>(&of_version_9(&drain)).unwrap(), drain);
+        let epitaph = ToWorker::Epitaph { lease: LeaseId::first(1), format: Format::Text };
+        let refused = decode::<ToWorker>(&of_version_9(&epitaph));
+        assert!(matches!(refused, Err(DecodeError::Version { version: 9 })));
+    }
+
+    /// Adoption across versions depends on these bytes: whoever changes them breaks every upgrade from here.
+    #[test]
+    fn the_frozen_messages_are_the_bytes_that_they_were() {
+        fn body<M: Message>(message: &M) -> Vec<u8> {
+            let mut packet = Vec::new();
+            encode(message, &mut packet).unwrap();
+            packet[HEADER_BYTES..].to_vec()
+        }
+        let lease = LeaseId::first(0).next();
+        assert_eq!(body(&ToWorker::Drain { remaining_ms: 5 }), [3, 5]);
+        assert_eq!(body(&ToWorker::Resync { ticket: 9, fd_budget: 6 }), [4, 9, 6]);
+        assert_eq!(body(&ToSupervisor::Ready { protocol_version: 1, build: "b".into() }), [0, 1, 1, b'b']);
+        assert_eq!(body(&ToSupervisor::Taken { leases: vec![lease] }), [1, 1, 1]);
+        assert_eq!(body(&ToSupervisor::Committed { lease, format: Format::Raw }), [2, 1, 4]);
+        let endings = vec![Ending { lease, outcome: Outcome::Internal }];
+        assert_eq!(body(&ToSupervisor::Released { endings }), [3, 1, 1, 12]);
+        let stages = [
+            HeldStage::Taken {
+                truncated: false,
+                inline: Payload(b"{}".to_vec()),
+                memfd_bytes: Some(7),
+                written: Some(8),
+            },
+            HeldStage::Committed { format: Format::Text },
+            HeldStage::Epitaph,
+        ];
+        let leases = stages.map(|stage| HeldLease { lease, attempt: 2, stage, has_fd: true }).to_vec();
+        let held = Held {
+            ticket: 9,
+            page: 1,
+            last: true,
+            protocol_version: 3,
+            slot: SlotId(4),
+            generation: Generation(5),
+            drain_remaining_ms: None,
+            leases,
+        };
+        let expected = [
+            vec![4, 9, 1, 1, 3, 4, 5, 0, 3],
+            vec![1, 2, 0, 0, 2, b'{', b'}', 1, 7, 1, 8, 1],
+            vec![1, 2, 1, 1, 1],
+            vec![1, 2, 2, 1],
+        ];
+        assert_eq!(body(&ToSupervisor::Held(held)), expected.concat());
     }
 
     #[test]

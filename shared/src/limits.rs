@@ -14,6 +14,11 @@ pub const PACKET_BYTES_MAX: usize = 192 * 1024;
 pub const PACKET_FDS_MAX: usize = 2 * HELD_LEASES_PER_PAGE_MAX;
 /// Leases in one `Held` page.
 pub const HELD_LEASES_PER_PAGE_MAX: usize = 64;
+/// Payloads and leases in one `Held` page, in bytes; a lease alone on its page may have more.
+pub const HELD_BYTES_MAX: usize = 128 * 1024;
+/// Bytes that may wait in a channel for the supervisor before a worker says no more about its beats: an absent
+/// supervisor must not keep streams from saying that they commit.
+pub const SNAPSHOT_BACKLOG_BYTES_MAX: u64 = 32 * 1024;
 /// Lease ids in one `Taken`, endings in one `Released`.
 pub const LEASES_PER_MESSAGE_MAX: usize = 1024;
 /// Handoffs that a worker may have been sent without having taken them.
@@ -57,6 +62,8 @@ pub const RELOAD_INTERVAL: Duration = Duration::from_secs(1);
 pub const DRAINING_GENERATIONS_MAX: usize = 2;
 
 const _: () = assert!(INLINE_BYTES_MAX * 2 <= PACKET_BYTES_MAX, "a handoff and its header fit a packet");
+const _: () = assert!(HELD_BYTES_MAX + 4096 <= PACKET_BYTES_MAX, "a full page and its header fit a packet");
+const _: () = assert!(INLINE_BYTES_MAX + 4096 <= HELD_BYTES_MAX, "a lease alone fits a page");
 const _: () = assert!(PACKET_FDS_MAX <= 253, "the kernel's SCM_MAX_FD");
 const _: () = assert!(LEASES_PER_MESSAGE_MAX * 16 <= PACKET_BYTES_MAX, "a full batch fits a packet");
 const _: () = assert!(BEAT_INTERVAL.as_millis() * 4 < BEAT_TIMEOUT.as_millis(), "one late beat is no hang");

@@ -6,8 +6,8 @@
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::{BorrowedFd, OwnedFd};
-use std::os::unix::fs::FileExt;
 
+use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
@@ -43,16 +43,27 @@ pub fn sealed_bytes(fd: BorrowedFd<'_>) -> Option<u64> {
 ///
 /// # Errors
 /// When it holds fewer.
-pub fn read_into(memfd: OwnedFd, length: usize, bytes: &mut Vec<u8>) -> io::Result<()> {
+pub fn read_into(memfd: &OwnedFd, length: usize, bytes: &mut Vec<u8>) -> io::Result<()> {
     let start = bytes.len();
     bytes.resize(start + length, 0);
-    File::from(memfd).read_exact_at(&mut bytes[start..], 0)
+    let mut read = start;
+    while read < bytes.len() {
+        let offset = i64::try_from(read - start).map_err(io::Error::other)?;
+        match nix::sys::uio::pread(memfd, &mut bytes[read..], offset) {
+            Ok(0) => return Err(io::Error::from(io::ErrorKind::UnexpectedEof)),
+            Ok(more) => read += more,
+            Err(Errno::EINTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use std::os::fd::AsFd;
+    use std::os::unix::fs::FileExt;
 
     #[test]
     fn a_sealed_payload_reads_back_and_cannot_be_written() {
@@ -61,7 +72,7 @@ mod tests {
         let writer = File::from(memfd.try_clone().unwrap());
         assert!(writer.write_at(b"x", 0).is_err());
         let mut bytes = b"> ".to_vec();
-        read_into(memfd, 13, &mut bytes).unwrap();
+        read_into(&memfd, 13, &mut bytes).unwrap();
         assert_eq!(bytes, b"> a long prompt");
     }
 

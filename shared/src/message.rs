@@ -1,5 +1,9 @@
 //! What supervisor and worker say to each other. New variants are appended, never inserted: the number of a
 //! variant is its name on the wire.
+//!
+//! A supervisor can meet workers of another version: those that it adopts. What they must be able to say to each
+//! other then is frozen ([`ToWorker::is_frozen`], [`ToSupervisor::is_frozen`]): its encoding is the same in
+//! every version. A change of anything else counts [`PROTOCOL_VERSION`] up.
 
 use handoff_config::Config;
 use serde::{Deserialize, Serialize};
@@ -7,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::ids::{Generation, LeaseId, SlotId};
 use crate::metric::Snapshot;
 
-/// The version of these messages. `Ready` carries it; a mismatch fails the roll.
+/// The version of these messages. Each packet carries it. A new worker of another version fails the roll; an
+/// adopted one drains.
 pub const PROTOCOL_VERSION: u16 = 1;
 
 /// From the supervisor to a worker.
@@ -31,9 +36,22 @@ pub enum ToWorker {
     },
     /// After adoption: tell me what you hold.
     Resync {
+        /// Comes back in the answer: tells it from one that an earlier supervisor has asked for.
+        ticket: u32,
         /// How many fds the new supervisor can take back.
         fd_budget: u32,
     },
+}
+
+impl ToWorker {
+    /// The same bytes in every version of the protocol.
+    #[must_use]
+    pub const fn is_frozen(&self) -> bool {
+        match self {
+            Self::Drain { .. } | Self::Resync { .. } => true,
+            Self::Configure(_) | Self::Handoff(_) | Self::Epitaph { .. } => false,
+        }
+    }
 }
 
 /// The first message to a worker.
@@ -109,10 +127,25 @@ pub enum ToSupervisor {
         /// What became of each.
         endings: Vec<Ending>,
     },
-    /// Answers `Resync`. Fds: one per lease with `has_fd`, in order.
+    /// Answers `Resync`. Fds: of each lease with `has_fd`, in order, the client's and then the memfd's.
     Held(Held),
     /// Periodic and cumulative; its absence is a hang.
     Snapshot(Box<Snapshot>),
+}
+
+impl ToSupervisor {
+    /// The same bytes in every version of the protocol.
+    #[must_use]
+    pub const fn is_frozen(&self) -> bool {
+        match self {
+            Self::Ready { .. }
+            | Self::Taken { .. }
+            | Self::Committed { .. }
+            | Self::Released { .. }
+            | Self::Held(_) => true,
+            Self::Snapshot(_) => false,
+        }
+    }
 }
 
 /// How one lease ended.
@@ -194,13 +227,17 @@ impl Outcome {
     }
 }
 
-/// One page of what a worker holds, taken at one instant.
+/// One page of what a worker holds. The list is made at one instant, and nothing is said between its pages.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Held {
+    /// Of the `Resync` that this answers.
+    pub ticket: u32,
     /// Pages count from 0.
     pub page: u32,
     /// No page follows.
     pub last: bool,
+    /// [`PROTOCOL_VERSION`] of the worker.
+    pub protocol_version: u16,
     /// The worker's place.
     pub slot: SlotId,
     /// The worker's generation.
@@ -229,10 +266,14 @@ pub struct HeldLease {
 pub enum HeldStage {
     /// No byte can be out; the payload comes along for a re-dispatch.
     Taken {
+        /// As in [`Handoff::truncated`].
+        truncated: bool,
         /// As in [`Handoff::inline`].
         inline: Payload,
         /// As in [`Handoff::memfd_bytes`]; the memfd follows the client's fd.
         memfd_bytes: Option<u32>,
+        /// The witness when the list was made, while no byte was out; none: no TCP connection.
+        written: Option<u64>,
     },
     /// Bytes may be out.
     Committed {

@@ -6,6 +6,7 @@
 use std::future::poll_fn;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
@@ -28,7 +29,7 @@ const LOOKS_PER_WRITE_TIMEOUT: u32 = 4;
 /// One client.
 #[derive(Debug)]
 pub(crate) struct Client {
-    socket: Watched,
+    socket: Rc<Watched>,
     half_close: HalfClose,
     write_timeout: Duration,
     discarded_bytes: usize,
@@ -50,18 +51,22 @@ pub(crate) enum WriteError {
     Cut,
 }
 
+/// A client's socket, made ready for writing without blocking.
+///
+/// # Errors
+/// When the kernel does not know it as a connected socket.
+pub(crate) fn watch(socket: OwnedFd) -> io::Result<Rc<Watched>> {
+    let flags = OFlag::from_bits_retain(fcntl(&socket, FcntlArg::F_GETFL)?);
+    fcntl(&socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    // A Unix socket has no such option.
+    let _ = setsockopt(&socket, sockopt::TcpNoDelay, &true);
+    Ok(Rc::new(Watched::new(socket, Interest::READABLE | Interest::WRITABLE)?))
+}
+
 impl Client {
-    /// Takes a client's socket over.
-    ///
-    /// # Errors
-    /// When the kernel does not know it as a connected socket.
-    pub(crate) fn new(socket: OwnedFd, half_close: HalfClose, write_timeout: Duration) -> io::Result<Self> {
-        let flags = OFlag::from_bits_retain(fcntl(&socket, FcntlArg::F_GETFL)?);
-        fcntl(&socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-        // A Unix socket has no such option.
-        let _ = setsockopt(&socket, sockopt::TcpNoDelay, &true);
-        let socket = Watched::new(socket, Interest::READABLE | Interest::WRITABLE)?;
-        Ok(Self { socket, half_close, write_timeout, discarded_bytes: 0, has_half_closed: false })
+    /// Takes a client over.
+    pub(crate) fn new(socket: Rc<Watched>, half_close: HalfClose, write_timeout: Duration) -> Self {
+        Self { socket, half_close, write_timeout, discarded_bytes: 0, has_half_closed: false }
     }
 
     /// Writes all of it. Each byte of progress starts `write_timeout` again.

@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 use std::future::pending;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use handoff_shared::limits::LAST_WORDS;
 use tokio::sync::Notify;
@@ -26,6 +26,11 @@ impl Drain {
     /// A drain has begun.
     pub(crate) fn is_draining(&self) -> bool {
         self.deadline.get().is_some()
+    }
+
+    /// How long until the deadline; none: there is none.
+    pub(crate) fn remaining(&self) -> Option<Duration> {
+        Some(self.deadline.get()?.saturating_duration_since(Instant::now()))
     }
 
     /// Resolves at the deadline; never while there is none.

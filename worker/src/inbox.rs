@@ -12,20 +12,23 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use handoff_shared::channel::{ReceiveError, WorkerChannel};
+use handoff_shared::channel::{Fds, ReceiveError, WorkerChannel};
+use handoff_shared::fdpass::Watched;
 use handoff_shared::ids::LeaseId;
 use handoff_shared::limits::{BEAT_INTERVAL, CREDITS_PER_WORKER, LAST_WORDS};
 use handoff_shared::log::Log;
-use handoff_shared::message::{Configure, PROTOCOL_VERSION, ToSupervisor, ToWorker};
+use handoff_shared::message::{Configure, Held as HeldPage, PROTOCOL_VERSION, ToSupervisor, ToWorker};
 use handoff_shared::metric::{Counts, Snapshot};
 use nix::unistd::{SysconfVar, sysconf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 
+use crate::client;
 use crate::drain::Drain;
-use crate::report::Reporter;
-use crate::session::{self, Task};
+use crate::holdings::{Holding, Stage, Task};
+use crate::report::{Held, Reporter};
+use crate::session;
 
 /// What every session shares.
 #[derive(Debug)]
@@ -39,9 +42,12 @@ pub(crate) struct Room {
 /// Why a worker cannot go on.
 #[derive(Debug, thiserror::Error)]
 pub enum InboxError {
-    /// The supervisor broke the protocol, or we are at our fd limit.
+    /// The supervisor broke the protocol.
     #[error("message from the supervisor cannot be received")]
     Receive(#[source] ReceiveError),
+    /// Fds of a message were lost: we are at our fd limit.
+    #[error("fds were lost on the way to us")]
+    FdsLost,
     /// A message that may not come now, or without its fds.
     #[error("message out of turn: {0}")]
     OutOfTurn(&'static str),
@@ -124,11 +130,7 @@ impl Inbox<'_> {
     }
 
     /// Takes a batch: first say so, then serve. What was received counts, whatever comes behind it.
-    fn accept(
-        &mut self,
-        batch: Vec<(ToWorker, Vec<OwnedFd>)>,
-        error: Option<ReceiveError>,
-    ) -> Result<(), InboxError> {
+    fn accept(&mut self, batch: Vec<(ToWorker, Fds)>, error: Option<ReceiveError>) -> Result<(), InboxError> {
         let leases: Vec<LeaseId> = batch.iter().filter_map(|(message, _)| lease_of(message)).collect();
         if !leases.is_empty() {
             self.room.reporter.taken(&leases);
@@ -146,8 +148,11 @@ impl Inbox<'_> {
         }
     }
 
-    fn perform(&mut self, message: ToWorker, fds: Vec<OwnedFd>) -> Result<(), InboxError> {
-        let mut fds = fds.into_iter();
+    fn perform(&mut self, message: ToWorker, fds: Fds) -> Result<(), InboxError> {
+        if fds.lost {
+            return Err(InboxError::FdsLost);
+        }
+        let mut fds = fds.received.into_iter();
         match message {
             ToWorker::Handoff(handoff) => {
                 let client = fds.next().ok_or(InboxError::OutOfTurn("handoff without its client"))?;
@@ -155,14 +160,15 @@ impl Inbox<'_> {
                 if memfd.is_some() != handoff.memfd_bytes.is_some() {
                     return Err(InboxError::OutOfTurn("handoff without its memfd, or with a surplus fd"));
                 }
-                let held = self.room.reporter.enter(handoff.lease);
-                let task = Task { handoff, client, memfd, received_at: Instant::now() };
-                spawn_local(session::serve(Rc::clone(&self.room), held, task));
+                let lease = handoff.lease;
+                let task = Rc::new(Task { handoff, memfd });
+                let (held, socket) = self.enter(lease, Stage::Taken(Rc::clone(&task)), client)?;
+                spawn_local(session::serve(Rc::clone(&self.room), held, socket, task, Instant::now()));
             }
             ToWorker::Epitaph { lease, format } => {
                 let client = fds.next().ok_or(InboxError::OutOfTurn("epitaph without its client"))?;
-                let held = self.room.reporter.enter(lease);
-                spawn_local(session::bury(Rc::clone(&self.room), held, client, format));
+                let (held, socket) = self.enter(lease, Stage::Epitaph, client)?;
+                spawn_local(session::bury(Rc::clone(&self.room), held, socket, format));
             }
             ToWorker::Drain { remaining_ms } => {
                 self.room.drain.begin(Instant::now() + Duration::from_millis(remaining_ms));
@@ -170,10 +176,41 @@ impl Inbox<'_> {
                 tracing::info!(sessions = self.room.reporter.sessions(), remaining_ms, "draining");
             }
             ToWorker::Configure(_) => return Err(InboxError::OutOfTurn("a second configuration")),
-            // Adoption is not built yet: no supervisor of this version asks.
-            ToWorker::Resync { .. } => return Err(InboxError::OutOfTurn("resync")),
+            ToWorker::Resync { ticket, fd_budget } => self.resync(ticket, fd_budget),
         }
         Ok(())
+    }
+
+    /// From here on the lease is among what we hold.
+    fn enter(
+        &self,
+        lease: LeaseId,
+        stage: Stage,
+        client: OwnedFd,
+    ) -> Result<(Held, Option<Rc<Watched>>), InboxError> {
+        let socket = client::watch(client)
+            .inspect_err(|error| tracing::debug!(%error, %lease, "client's socket is dead"))
+            .ok();
+        let holding = Holding { stage, socket: socket.clone() };
+        let held = self.room.reporter.enter(lease, holding);
+        Ok((held.ok_or(InboxError::OutOfTurn("a lease that is here already"))?, socket))
+    }
+
+    /// A new supervisor has adopted us.
+    fn resync(&self, ticket: u32, fd_budget: u32) {
+        let Configure { slot, generation, .. } = self.room.configure;
+        tracing::info!(sessions = self.room.reporter.sessions(), "a new supervisor asks what is here");
+        let about = HeldPage {
+            ticket,
+            page: 0,
+            last: false,
+            protocol_version: PROTOCOL_VERSION,
+            slot,
+            generation,
+            drain_remaining_ms: self.room.drain.remaining().map(millis),
+            leases: Vec::new(),
+        };
+        self.room.reporter.resync(about, fd_budget);
     }
 
     /// SIGTERM: tell the supervisor, which stops sending and says `Drain`.
@@ -235,7 +272,7 @@ fn lease_of(message: &ToWorker) -> Option<LeaseId> {
 }
 
 /// All messages that are there, and the error behind them; at least one of the two.
-async fn next_batch(reporter: &Reporter) -> (Vec<(ToWorker, Vec<OwnedFd>)>, Option<ReceiveError>) {
+async fn next_batch(reporter: &Reporter) -> (Vec<(ToWorker, Fds)>, Option<ReceiveError>) {
     let mut batch = Vec::new();
     poll_fn(|cx| {
         while batch.len() < CREDITS_PER_WORKER as usize {
@@ -249,6 +286,10 @@ async fn next_batch(reporter: &Reporter) -> (Vec<(ToWorker, Vec<OwnedFd>)>, Opti
         Poll::Ready((std::mem::take(&mut batch), None))
     })
     .await
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 async fn writable(reporter: &Reporter) {

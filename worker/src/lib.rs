@@ -15,6 +15,7 @@ pub mod event;
 pub mod failure;
 pub mod format;
 pub mod head;
+mod holdings;
 mod inbox;
 mod json;
 mod report;

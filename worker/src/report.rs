@@ -5,16 +5,17 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use handoff_shared::channel::{ReceiveError, SendError, WorkerChannel};
+use handoff_shared::channel::{Fds, ReceiveError, SendError, WorkerChannel};
 use handoff_shared::ids::LeaseId;
-use handoff_shared::limits::LEASES_PER_MESSAGE_MAX;
-use handoff_shared::message::{Ending, Format, Outcome, ToSupervisor, ToWorker};
+use handoff_shared::limits::{LEASES_PER_MESSAGE_MAX, SNAPSHOT_BACKLOG_BYTES_MAX};
+use handoff_shared::message::{Ending, Format, Held as HeldPage, Outcome, ToSupervisor, ToWorker};
 use handoff_shared::metric::Snapshot;
 use tokio::sync::{Notify, oneshot};
+
+use crate::holdings::{Holding, Holdings, Inventory};
 
 /// The worker's side of the channel.
 #[derive(Debug)]
@@ -26,7 +27,7 @@ pub(crate) struct Reporter {
     /// The supervisor is gone: there is nobody to tell.
     is_closed: Cell<bool>,
     channel_full: Cell<u64>,
-    sessions: Cell<usize>,
+    holdings: RefCell<Holdings>,
     /// A session has ended.
     left: Notify,
 }
@@ -39,6 +40,10 @@ struct Pending {
     commits: VecDeque<(LeaseId, Format, oneshot::Sender<()>)>,
     endings: Vec<Ending>,
     snapshot: Option<Box<Snapshot>>,
+    /// A list was asked for: `about` and the budget of fds. It is made when everything older is said.
+    resync: Option<(Box<HeldPage>, u32)>,
+    /// The list that is being said. Nothing else is said meanwhile.
+    inventory: Option<Inventory>,
 }
 
 impl Reporter {
@@ -49,16 +54,13 @@ impl Reporter {
             news: Notify::new(),
             is_closed: Cell::new(false),
             channel_full: Cell::new(0),
-            sessions: Cell::new(0),
+            holdings: RefCell::default(),
             left: Notify::new(),
         }
     }
 
     /// The next message from the supervisor.
-    pub(crate) fn poll_receive(
-        &self,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(ToWorker, Vec<OwnedFd>), ReceiveError>> {
+    pub(crate) fn poll_receive(&self, cx: &mut Context<'_>) -> Poll<Result<(ToWorker, Fds), ReceiveError>> {
         self.channel.borrow_mut().poll_receive(cx)
     }
 
@@ -79,14 +81,24 @@ impl Reporter {
         self.flush();
     }
 
-    /// A session begins; the guard's drop ends it.
-    pub(crate) fn enter(self: &Rc<Self>, lease: LeaseId) -> Held {
-        self.sessions.set(self.sessions.get() + 1);
-        Held { reporter: Rc::clone(self), lease, outcome: Cell::new(Outcome::Internal) }
+    /// A session begins; the guard's drop ends it. None: the lease is here already.
+    pub(crate) fn enter(self: &Rc<Self>, lease: LeaseId, holding: Holding) -> Option<Held> {
+        let is_new = self.holdings.borrow_mut().add(lease, holding);
+        is_new.then(|| Held { reporter: Rc::clone(self), lease, outcome: Cell::new(Outcome::Internal) })
     }
 
     pub(crate) fn sessions(&self) -> usize {
-        self.sessions.get()
+        self.holdings.borrow().len()
+    }
+
+    /// A new supervisor wants to know what we hold. `about`: the first page, without leases. A list that an earlier
+    /// one has asked for is not finished.
+    pub(crate) fn resync(&self, about: HeldPage, fd_budget: u32) {
+        let mut pending = self.pending.borrow_mut();
+        pending.resync = Some((Box::new(about), fd_budget));
+        pending.inventory = None;
+        drop(pending);
+        self.flush();
     }
 
     /// Resolves when a session has ended.
@@ -120,7 +132,7 @@ impl Reporter {
         let mut pending = self.pending.borrow_mut();
         let mut channel = self.channel.borrow_mut();
         let pending = &mut *pending;
-        match pending.send_all(&mut channel) {
+        match pending.send_all(&mut channel, &mut self.holdings.borrow_mut()) {
             Ok(()) => false,
             // Without memory in the kernel it is as good as full: the next beat tries again.
             Err(SendError::Full | SendError::Io(_)) => {
@@ -155,7 +167,7 @@ impl Reporter {
     }
 
     fn leave(&self, ending: Ending) {
-        self.sessions.set(self.sessions.get() - 1);
+        self.holdings.borrow_mut().remove(ending.lease);
         if !self.is_closed.get() {
             self.pending.borrow_mut().endings.push(ending);
         }
@@ -166,11 +178,33 @@ impl Reporter {
 
 impl Pending {
     fn is_empty(&self) -> bool {
-        let Self { ready, taken, commits, endings, snapshot } = self;
-        ready.is_none() && taken.is_empty() && commits.is_empty() && endings.is_empty() && snapshot.is_none()
+        let Self { ready, taken, commits, endings, snapshot, resync, inventory } = self;
+        ready.is_none()
+            && taken.is_empty()
+            && commits.is_empty()
+            && endings.is_empty()
+            && snapshot.is_none()
+            && resync.is_none()
+            && inventory.is_none()
     }
 
-    fn send_all(&mut self, channel: &mut WorkerChannel) -> Result<(), SendError> {
+    fn send_all(&mut self, channel: &mut WorkerChannel, holdings: &mut Holdings) -> Result<(), SendError> {
+        loop {
+            if let Some(inventory) = &mut self.inventory {
+                while let Some((page, fds)) = inventory.page() {
+                    let leases = page.leases.len();
+                    channel.try_send(&ToSupervisor::Held(page), &fds)?;
+                    inventory.turn(leases);
+                }
+                self.inventory = None;
+            }
+            self.send_news(channel, holdings)?;
+            let Some((about, fd_budget)) = self.resync.take() else { return Ok(()) };
+            self.inventory = Some(holdings.list(*about, fd_budget));
+        }
+    }
+
+    fn send_news(&mut self, channel: &mut WorkerChannel, holdings: &mut Holdings) -> Result<(), SendError> {
         if let Some(ready) = &self.ready {
             channel.try_send(ready, &[])?;
             self.ready = None;
@@ -183,6 +217,7 @@ impl Pending {
         }
         while let Some((lease, format, _)) = self.commits.front() {
             channel.try_send(&ToSupervisor::Committed { lease: *lease, format: *format }, &[])?;
+            holdings.commit(*lease, *format);
             if let Some((_, _, told)) = self.commits.pop_front() {
                 let _ = told.send(());
             }
@@ -194,7 +229,9 @@ impl Pending {
             self.endings.drain(..batch);
         }
         // One that does not fit is dropped: the next one says it all again.
-        if let Some(snapshot) = self.snapshot.take() {
+        if let Some(snapshot) = self.snapshot.take()
+            && channel.unread_bytes() <= SNAPSHOT_BACKLOG_BYTES_MAX
+        {
             channel.try_send(&ToSupervisor::Snapshot(snapshot), &[])?;
         }
         Ok(())

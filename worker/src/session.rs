@@ -8,19 +8,21 @@ mod clock;
 mod story;
 mod stream;
 
-use std::os::fd::OwnedFd;
+use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use handoff_shared::fdpass::Watched;
 use handoff_shared::limits::MEMFD_BYTES_MAX;
 use handoff_shared::memfd;
-use handoff_shared::message::{Format, Handoff, Outcome};
+use handoff_shared::message::{Format, Outcome};
 use handoff_shared::metric::DURATION_FIRST_BOUND;
 
 use crate::client::{Client, WriteError};
 use crate::failure::{Code, Failure};
 use crate::format;
 use crate::head::Reply;
+use crate::holdings::Task;
 use crate::inbox::Room;
 use crate::report::Held;
 use crate::request::{self, ChatRequest, Method};
@@ -31,48 +33,40 @@ use stream::Stream;
 /// An epitaph's client is waited for this long at most.
 const EPITAPH_LINGER: Duration = Duration::from_millis(500);
 
-/// A handoff as it was received.
-#[derive(Debug)]
-pub(crate) struct Task {
-    pub(crate) handoff: Handoff,
-    pub(crate) client: OwnedFd,
-    pub(crate) memfd: Option<OwnedFd>,
-    pub(crate) received_at: Instant,
-}
-
 /// Serves one client. The guard tells the supervisor when this ends, however it ends.
-pub(crate) async fn serve(room: Rc<Room>, held: Held, task: Task) {
-    let mut story = Story::new(held.lease, task.received_at);
+pub(crate) async fn serve(
+    room: Rc<Room>,
+    held: Held,
+    socket: Option<Rc<Watched>>,
+    task: Rc<Task>,
+    received_at: Instant,
+) {
+    let mut story = Story::new(held.lease, received_at);
     let config = &room.configure.config;
-    let outcome = match Client::new(task.client, config.client.half_close, config.server.write_timeout) {
-        Ok(client) => converse(&room, &held, client, task.handoff, task.memfd, &mut story).await,
-        Err(error) => {
-            tracing::debug!(%error, lease = %held.lease, "client's socket is dead");
-            Outcome::ClientGone
+    let outcome = match socket {
+        Some(socket) => {
+            let client = Client::new(socket, config.client.half_close, config.server.write_timeout);
+            converse(&room, &held, client, task, &mut story).await
         }
+        None => Outcome::ClientGone,
     };
     story.log(outcome, &room.configure);
     room.counts
         .borrow_mut()
         .stream_duration
-        .record(DURATION_FIRST_BOUND, task.received_at.elapsed().as_secs_f64());
+        .record(DURATION_FIRST_BOUND, received_at.elapsed().as_secs_f64());
     held.end(outcome);
 }
 
 /// Parses the request, and answers it.
-async fn converse(
-    room: &Room,
-    held: &Held,
-    client: Client,
-    handoff: Handoff,
-    memfd: Option<OwnedFd>,
-    story: &mut Story,
-) -> Outcome {
-    let lease = handoff.lease.to_string();
-    let request = message(handoff, memfd).and_then(|message| match request::parse(&message) {
+async fn converse(room: &Room, held: &Held, client: Client, task: Rc<Task>, story: &mut Story) -> Outcome {
+    let lease = held.lease.to_string();
+    let request = message(&task).and_then(|message| match request::parse(&message) {
         Ok(request) => Ok(request),
         Err(bad) => Err((Failure::from(bad), request::method_of(&message))),
     });
+    // It is kept for another worker until this lease is committed, and no longer.
+    drop(task);
     match request {
         Ok(request) => {
             story.tell(&request, &room.configure.config);
@@ -90,16 +84,17 @@ async fn converse(
 }
 
 /// The whole message: what came inline, and the memfd that continues it.
-fn message(handoff: Handoff, memfd: Option<OwnedFd>) -> Result<Vec<u8>, (Failure, Method)> {
+fn message(task: &Task) -> Result<Cow<'_, [u8]>, (Failure, Method)> {
+    let handoff = &task.handoff;
     if handoff.truncated {
         let failure =
             Failure::new(Code::PayloadTooLarge, "the handoff is larger than server.handoff_buffer_size");
         return Err((failure, Method::Get));
     }
-    let mut message = handoff.inline.0;
-    if let (Some(memfd), Some(bytes)) = (memfd, handoff.memfd_bytes) {
+    let mut message = Cow::Borrowed(handoff.inline.0.as_slice());
+    if let (Some(memfd), Some(bytes)) = (&task.memfd, handoff.memfd_bytes) {
         let bytes = (bytes as usize).min(MEMFD_BYTES_MAX);
-        if let Err(error) = memfd::read_into(memfd, bytes, &mut message) {
+        if let Err(error) = memfd::read_into(memfd, bytes, message.to_mut()) {
             tracing::warn!(%error, "payload cannot be read from its memfd");
             return Err((Failure::new(Code::BadHandoff, "the payload cannot be read"), Method::Get));
         }
@@ -163,14 +158,16 @@ async fn say(
 }
 
 /// The last event of a stream whose worker died: one write, and a short wait for the client to hang up.
-pub(crate) async fn bury(room: Rc<Room>, held: Held, client: OwnedFd, format: Format) {
+pub(crate) async fn bury(room: Rc<Room>, held: Held, socket: Option<Rc<Watched>>, format: Format) {
     let config = &room.configure.config;
     let failure =
         Failure::new(Code::WorkerCrashed, "the answer was cut off by an internal error, please retry");
     let mut out = Vec::new();
     format::epitaph(&mut out, format, &failure);
-    let outcome = match Client::new(client, config.client.half_close, config.server.write_timeout) {
-        Ok(mut client) => match client.write(&out, &room.drain).await {
+    let client =
+        socket.map(|socket| Client::new(socket, config.client.half_close, config.server.write_timeout));
+    let outcome = match client {
+        Some(mut client) => match client.write(&out, &room.drain).await {
             Ok(()) => {
                 client.finish(EPITAPH_LINGER.min(config.client.linger), &room.drain).await;
                 Outcome::EpitaphWritten
@@ -184,7 +181,7 @@ pub(crate) async fn bury(room: Rc<Room>, held: Held, client: OwnedFd, format: Fo
                 outcome_of(&error)
             }
         },
-        Err(_) => Outcome::UnreportedEnd,
+        None => Outcome::UnreportedEnd,
     };
     tracing::info!(lease = %held.lease, outcome = outcome.as_str(), "epitaph");
     held.end(outcome);

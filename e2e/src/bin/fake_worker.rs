@@ -16,7 +16,7 @@ const READY_OF_ANOTHER_VERSION: &[u8] = b"\x00\x02\x050.1.0";
 const TAKEN_UNKNOWN: &[u8] = b"\x01\x01\x63";
 const COMMITTED_UNKNOWN: &[u8] = b"\x02\x63\x00";
 const RELEASED_UNKNOWN: &[u8] = b"\x03\x01\x63\x00";
-const HELD: &[u8] = b"\x04\x00\x01\x00\x01\x00\x00";
+const HELD: &[u8] = b"\x04\x00\x00\x01\x01\x00\x01\x00\x00";
 /// No variant has this number.
 const UNKNOWN_VARIANT: &[u8] = b"\x2a";
 /// A list that claims to have 2⁶⁴ - 1 elements.
