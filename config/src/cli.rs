@@ -13,7 +13,8 @@ const SIGNALS: &str = "\
 Precedence: default < file < environment < command line.
 
 Signals: SIGTERM, SIGINT drain and stop (a second one stops at once); SIGHUP reads the configuration
-again and replaces the workers one by one; SIGUSR1 writes the state of all workers to the log.
+again and replaces the workers one by one; SIGUSR1 writes the state of all workers to the log; SIGUSR2
+replaces this process by the binary that is now in its place, while all streams go on.
 
 Exit codes: 0 after a clean stop, 1 when a socket or port cannot be had, 2 for a wrong command line,
 78 for a wrong configuration.";
@@ -46,6 +47,10 @@ pub struct Cli {
     /// Number of worker processes; 0: one per core, at least two
     #[arg(long, value_name = "N")]
     pub workers: Option<OsString>,
+
+    /// systemd keeps our workers for a successor (the unit has FileDescriptorStoreMax=): SIGTERM leaves them to it
+    #[arg(long)]
+    pub fd_store: bool,
 
     /// Check the configuration and exit: 0 if it is valid, 78 if not
     #[arg(long)]

@@ -27,11 +27,19 @@ impl ConfigFile {
     /// # Errors
     /// It cannot be read, or as [`ConfigFile::from_bytes`].
     pub fn read(path: &Path) -> Result<ConfigFile, ConfigError> {
+        ConfigFile::from_bytes(path, ConfigFile::read_bytes(path)?)
+    }
+
+    /// Reads the file whole, or one byte more than it may have.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn read_bytes(path: &Path) -> Result<Vec<u8>, ConfigError> {
         let mut bytes = Vec::new();
         File::open(path)
             .and_then(|file| file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes))
             .map_err(|reason| ConfigError::Unreadable { path: path.to_owned(), reason })?;
-        ConfigFile::from_bytes(path, bytes)
+        Ok(bytes)
     }
 
     /// Takes `bytes` for what the file `path` holds.

@@ -246,6 +246,8 @@ mod tests {
             roll: Some(RollStatus { to: 3, done: 1, slots: 2 }),
             reload_pending: true,
             last_reload: None,
+            last_upgrade: None,
+            config_error: None,
             leases: 12,
             leases_queued: 0,
             max_connections: 1000,

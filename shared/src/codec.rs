@@ -4,11 +4,15 @@
 //! The only file that names `bincode`. A packet is a header of 12 bytes (little endian: magic, version, kind,
 //! length of the body) and the body.
 
+use std::hash::{DefaultHasher, Hasher};
+
+use handoff_config::Config;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
+use crate::ids::{Generation, SlotId};
 use crate::limits::PACKET_BYTES_MAX;
-use crate::message::{PROTOCOL_VERSION, ToSupervisor, ToWorker};
+use crate::message::{Configure, PROTOCOL_VERSION, ToSupervisor, ToWorker};
 
 const MAGIC: [u8; 4] = *b"hand";
 const HEADER_BYTES: usize = 12;
@@ -87,6 +91,19 @@ pub enum DecodeError {
     },
 }
 
+/// A number that differs where two configurations differ. It means nothing outside of this version.
+///
+/// # Errors
+/// When the configuration is larger than a packet.
+pub fn fingerprint(config: &Config) -> Result<u64, EncodeError> {
+    let mut packet = Vec::new();
+    let configure = Configure { slot: SlotId(0), generation: Generation::FIRST, config: config.clone() };
+    encode(&ToWorker::Configure(Box::new(configure)), &mut packet)?;
+    let mut hasher = DefaultHasher::new();
+    hasher.write(&packet);
+    Ok(hasher.finish())
+}
+
 /// Puts a packet into `packet`, whose earlier content is dropped and whose memory is reused.
 ///
 /// # Errors
@@ -147,7 +164,7 @@ fn decode_body<M: Message>(body: &[u8]) -> Result<M, DecodeError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::ids::{Generation, LeaseId, SlotId};
+    use crate::ids::LeaseId;
     use crate::limits::INLINE_BYTES_MAX;
     use crate::message::{Ending, Format, Handoff, Held, HeldLease, HeldStage, Outcome, Payload};
     use proptest::prelude::*;

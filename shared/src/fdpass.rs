@@ -5,7 +5,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::libc;
 use rustix::net::{
@@ -74,6 +74,17 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Received
 /// As of accept(2); `WouldBlock` when there is none.
 pub fn accept(listener: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     Ok(accept_with(listener, SocketFlags::CLOEXEC | SocketFlags::NONBLOCK)?)
+}
+
+/// Makes reads and writes of this fd, and of all its dups, return at once.
+///
+/// # Errors
+/// As of fcntl(2).
+pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    let flags = OFlag::from_bits_retain(fcntl(fd, FcntlArg::F_GETFL)?);
+    fcntl(fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    Ok(())
 }
 
 /// How many bytes were ever written into this TCP connection, as the kernel counts them: sent, less
@@ -162,6 +173,21 @@ pub fn take_stdin_channel() -> io::Result<OwnedFd> {
     // SAFETY: fd 0 is open (its type was just asked) and ours: `main` calls this once, before anything else,
     // and nothing in this process reads standard input.
     Ok(unsafe { OwnedFd::from_raw_fd(0) })
+}
+
+/// Takes an fd that this process was started with, and makes it close-on-exec. None: it is not open.
+///
+/// The caller is `main`, before anything else has opened or taken an fd: what is open then belongs to nobody in
+/// this process. Numbers below 3 are never given out.
+#[must_use]
+pub fn take_inherited(number: RawFd) -> Option<OwnedFd> {
+    if number < 3 {
+        return None;
+    }
+    // SAFETY: only looks whether the number is open.
+    let is_open = unsafe { libc::fcntl(number, libc::F_SETFD, libc::FD_CLOEXEC) } == 0;
+    // SAFETY: it is open, and nobody here owns it (see above).
+    is_open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
 }
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ pub const LEASES_PER_MESSAGE_MAX: usize = 1024;
 /// Handoffs that a worker may have been sent without having taken them.
 pub const CREDITS_PER_WORKER: u32 = 32;
 
+/// Slots at most: what a configuration may ask for.
+pub const SLOTS_MAX: u16 = 1024;
 /// Backlog of the handoff sockets: the queue that Apache sees.
 pub const LISTEN_BACKLOG: i32 = 4096;
 /// Connected peers that have sent nothing yet.
@@ -42,6 +44,10 @@ pub const FDS_PER_STREAM: u64 = 1;
 
 /// From spawn to `Ready`.
 pub const START_TIMEOUT: Duration = Duration::from_secs(10);
+/// For an adopted worker to say what it holds.
+pub const ADOPT_TIMEOUT: Duration = Duration::from_secs(5);
+/// For a supervisor that leaves to get everything out of its hands.
+pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two snapshots.
 pub const BEAT_INTERVAL: Duration = Duration::from_millis(500);
 /// Without a snapshot for this long a worker is hung.

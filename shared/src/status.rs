@@ -21,6 +21,10 @@ pub struct Status {
     pub reload_pending: bool,
     /// How the last reload ended, in words; none before the first.
     pub last_reload: Option<String>,
+    /// How the last upgrade in place ended, in words; none before the first.
+    pub last_upgrade: Option<String>,
+    /// Why the configuration on disk is not the one that runs; none: it is, or nobody has looked since.
+    pub config_error: Option<String>,
     /// Live leases, draining workers' included.
     pub leases: u32,
     /// Leases that wait for a worker.

@@ -56,6 +56,12 @@ impl Capacity {
     }
 }
 
+/// Raises the soft fd limit to the hard one. Returns the limit.
+pub(crate) fn raise_soft_fd_limit() -> u64 {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };
+    if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft }
+}
+
 /// Raises the soft fd limit to the hard one, and the hard one where we may and it is too low. Returns the limit.
 pub(crate) fn raise_fd_limit(config: &Config) -> u64 {
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };

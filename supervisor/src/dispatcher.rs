@@ -36,11 +36,22 @@ struct Entry {
     received_at: Instant,
 }
 
+/// A payload on its way to a worker.
 #[derive(Debug)]
-struct Message {
-    inline: Vec<u8>,
-    memfd: Option<(OwnedFd, u32)>,
-    truncated: bool,
+pub(crate) struct Message {
+    pub(crate) inline: Vec<u8>,
+    pub(crate) memfd: Option<(OwnedFd, u32)>,
+    pub(crate) truncated: bool,
+}
+
+/// What an adopted worker gave of a lease.
+#[derive(Debug)]
+pub(crate) struct Adopted {
+    pub(crate) client: Option<OwnedFd>,
+    /// None: bytes may be out.
+    pub(crate) payload: Option<Message>,
+    /// The witness while no byte was out.
+    pub(crate) written: Option<u64>,
 }
 
 impl Dispatcher {
@@ -61,6 +72,28 @@ impl Dispatcher {
             .insert(lease, Entry { client: Some(handoff.client), payload, written_before, received_at });
         let dropped = if self.fds > self.fds_max { self.drop_oldest_dup() } else { None };
         (lease, dropped)
+    }
+
+    /// Whether there is such a lease.
+    pub(crate) fn knows(&self, lease: LeaseId) -> bool {
+        self.entries.contains_key(&lease)
+    }
+
+    /// A lease that an adopted worker holds: what came along of it. As with [`Self::admit`], the id of a lease that
+    /// lost its dup is returned.
+    pub(crate) fn readmit(
+        &mut self,
+        lease: LeaseId,
+        adopted: Adopted,
+        received_at: Instant,
+    ) -> Option<LeaseId> {
+        let Adopted { client, payload, written } = adopted;
+        self.fds += usize::from(client.is_some());
+        if client.is_some() && payload.is_none() {
+            self.droppable.insert(lease);
+        }
+        self.entries.insert(lease, Entry { client, payload, written_before: written, received_at });
+        if self.fds > self.fds_max { self.drop_oldest_dup() } else { None }
     }
 
     /// The handoff as a worker gets it; none: the lease has ended.

@@ -3,6 +3,9 @@
 //!
 //! Never: waits for anything but an event; every call here returns at once.
 
+mod adopt;
+mod handover;
+mod hear;
 mod perform;
 mod show;
 
@@ -14,41 +17,48 @@ use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use handoff_config::Config;
-use handoff_shared::channel::ReceiveError;
+use handoff_config::cli::Cli;
 use handoff_shared::ids::{Generation, WorkerId};
 use handoff_shared::limits::{AWAY_AFTER, REFUSED_LINGER, SHED_PER_SECOND};
 use handoff_shared::log::Log;
-use handoff_shared::message::{PROTOCOL_VERSION, ToSupervisor};
-use nix::sys::wait::WaitStatus;
 use tokio::sync::mpsc;
 use tokio::time::Sleep;
 
 use crate::admin::Question;
 use crate::capacity::Capacity;
 use crate::dispatcher::Dispatcher;
-use crate::fleet::{Action, Event, Exit, Fleet, Intake, Outline, Policy, Refusal};
+use crate::fleet::{Action, Event, Fleet, Intake, Outline, Policy, Refusal};
 use crate::generation::Recipe;
+use crate::inherit::Inherited;
 use crate::link::Link;
 use crate::listener::{Accepted, Arrival, BURST, Listener, Rejection};
 use crate::metrics::Metrics;
 use crate::notify::Notify;
 use crate::refusal::Refused;
 use crate::signals::{Signal, Signals};
+use crate::store::Store;
+use crate::succession::{Invocation, Places};
+
+use handover::Handover;
 
 /// The loop turns at least this often, so that a pause of ours is noticed.
 const PULSE: Duration = Duration::from_millis(500);
 /// How often refused clients are looked at, and how often the shedding budget grows.
 const SWEEP: Duration = Duration::from_millis(100);
-/// Messages of one worker in one turn.
-const MESSAGES_PER_TURN: usize = 64;
-/// Messages that a worker may have said since it was heard last: more than its leases can give rise to in the
-/// room that the socket has.
-const WORDS_MAX: usize = 16 * 1024;
 
 /// What `main` has made ready.
 pub(crate) struct Parts {
     pub(crate) recipe: Recipe,
     pub(crate) reload: Box<dyn Fn() -> Result<Recipe, String>>,
+    pub(crate) cli: Cli,
+    /// Why what is on disk cannot be used: the recipe is what an earlier supervisor kept.
+    pub(crate) disk_error: Option<String>,
+    pub(crate) inherited: Inherited,
+    pub(crate) store: Store,
+    pub(crate) places: Places,
+    pub(crate) invocation: Invocation,
+    /// This image has taken the place of one of this version.
+    pub(crate) upgraded_from: Option<String>,
     pub(crate) fd_limit: u64,
     pub(crate) capacity: Capacity,
     pub(crate) start_number: u32,
@@ -82,6 +92,10 @@ pub(crate) struct EventLoop {
     shown: Option<Outline>,
     is_ready: bool,
     pub(crate) last_reload: Option<String>,
+    pub(crate) last_upgrade: Option<String>,
+    handover: Option<Handover>,
+    /// What was taken over is not what is on disk.
+    is_roll_due: bool,
     /// Since when the fleet is gone; only clients that were refused may still be reading.
     over_at: Option<Instant>,
     /// A second signal: nobody is waited for.
@@ -100,7 +114,7 @@ impl EventLoop {
             links: BTreeMap::new(),
             stillborn: Vec::new(),
             refused: Refused::new(parts.capacity.refused_max),
-            recipes: BTreeMap::from([(Generation::FIRST, parts.recipe.clone())]),
+            recipes: BTreeMap::new(),
             newest: Generation::FIRST,
             started_at: now,
             turned_at: now,
@@ -110,6 +124,9 @@ impl EventLoop {
             shown: None,
             is_ready: false,
             last_reload: None,
+            last_upgrade: parts.upgraded_from.as_ref().map(|version| format!("done, from {version}")),
+            handover: None,
+            is_roll_due: false,
             over_at: None,
             active: Generation::FIRST,
             turns: 0,
@@ -120,7 +137,7 @@ impl EventLoop {
 
     /// Turns until the fleet says that everything is over.
     pub(crate) async fn run(mut self) {
-        self.tell(Event::Start);
+        self.begin();
         poll_fn(|cx| self.turn(cx)).await;
         let summary = self.parts.metrics.summary();
         tracing::info!(
@@ -140,6 +157,7 @@ impl EventLoop {
         let was_away = now.duration_since(self.turned_at) > PULSE + AWAY_AFTER;
         self.turned_at = now;
         let mut busy = self.poll_signals(cx);
+        busy |= self.poll_kept(cx);
         busy |= self.poll_workers(cx);
         busy |= self.poll_arrivals(cx);
         busy |= self.poll_listener(cx, now);
@@ -156,8 +174,12 @@ impl EventLoop {
             self.tell_at(now, Event::Tick);
             busy = true;
         }
+        self.start_due_roll();
         self.sweep(now);
         self.flush(cx);
+        if self.poll_handover(cx, now).is_ready() {
+            return Poll::Ready(());
+        }
         self.show();
         if self.over_at.is_some_and(|over_at| self.is_hurried || self.is_nobody_left(busy, over_at)) {
             return Poll::Ready(());
@@ -174,12 +196,14 @@ impl EventLoop {
         while let Poll::Ready(signal) = self.parts.signals.poll(cx) {
             any = true;
             match signal {
-                Signal::Stop if self.fleet.outline().stopping => {
+                Signal::Terminate | Signal::Interrupt if self.fleet.outline().stopping => {
                     tracing::warn!("second signal: ending at once");
                     self.is_hurried = true;
                     self.tell(Event::StopNow);
                 }
-                Signal::Stop => self.stop(),
+                Signal::Terminate if self.parts.store.is_there() => self.leave(),
+                Signal::Terminate | Signal::Interrupt => self.stop(),
+                Signal::Upgrade => self.begin_upgrade(),
                 Signal::Reload => self.tell(Event::Reload),
                 Signal::Show => {
                     let status = self.status(Instant::now());
@@ -207,113 +231,6 @@ impl EventLoop {
             && self.parts.listener.paused_until().is_none()
             && self.parts.listener.is_idle();
         is_idle || is_late
-    }
-
-    /// Deaths first, then words: of each worker a bounded number, and in turns, so that one that never stops
-    /// talking cannot keep the others from being heard.
-    fn poll_workers(&mut self, cx: &mut Context<'_>) -> bool {
-        let mut any = false;
-        for worker in std::mem::take(&mut self.stillborn) {
-            any = true;
-            self.tell(Event::Dead { worker, exit: Exit::Crashed, written: BTreeMap::new() });
-        }
-        let mut workers: Vec<WorkerId> = self.links.keys().copied().collect();
-        for worker in &workers {
-            if let Some(Poll::Ready(status)) = self.links.get_mut(worker).map(|link| link.poll_death(cx)) {
-                any = true;
-                self.bury(*worker, status);
-            }
-        }
-        self.turns = self.turns.wrapping_add(1);
-        let first = self.turns % workers.len().max(1);
-        workers.rotate_left(first);
-        for worker in workers {
-            for _ in 0..MESSAGES_PER_TURN {
-                let Some(Poll::Ready(message)) =
-                    self.links.get_mut(&worker).map(|link| link.poll_message(cx))
-                else {
-                    break;
-                };
-                any = true;
-                self.hear(worker, message);
-            }
-        }
-        any
-    }
-
-    /// Reads every channel dry, whatever the runtime knows of it.
-    fn hear_everybody(&mut self) {
-        for worker in self.links.keys().copied().collect::<Vec<_>>() {
-            let is_dry = (0..WORDS_MAX).any(|_| !self.hear_next(worker));
-            if !is_dry {
-                tracing::error!("worker does not stop talking");
-                self.tell(Event::Misbehaved { worker });
-            }
-        }
-    }
-
-    fn hear_next(&mut self, worker: WorkerId) -> bool {
-        let message = self.links.get_mut(&worker).and_then(Link::try_message);
-        message.map(|message| self.hear(worker, message)).is_some()
-    }
-
-    fn hear(&mut self, worker: WorkerId, message: Result<ToSupervisor, ReceiveError>) {
-        match message {
-            Ok(ToSupervisor::Ready { protocol_version: PROTOCOL_VERSION, .. }) => {
-                self.tell(Event::Ready { worker })
-            }
-            Ok(ToSupervisor::Ready { protocol_version, build }) => {
-                tracing::error!(protocol_version, build, "worker speaks another protocol version");
-                self.tell(Event::Misbehaved { worker });
-            }
-            Ok(ToSupervisor::Taken { leases }) => self.tell(Event::Taken { worker, leases }),
-            Ok(ToSupervisor::Committed { lease, format }) => {
-                self.tell(Event::Committed { worker, lease, format })
-            }
-            Ok(ToSupervisor::Released { endings }) => {
-                for ending in endings {
-                    self.tell(Event::Released { worker, lease: ending.lease, outcome: ending.outcome });
-                }
-            }
-            Ok(ToSupervisor::Snapshot(snapshot)) => {
-                let (rss_bytes, draining) = (snapshot.rss_bytes, snapshot.draining);
-                self.parts.metrics.snapshot(worker, *snapshot);
-                self.tell(Event::Beat { worker, rss_bytes, draining });
-            }
-            Ok(ToSupervisor::Held(_)) => {
-                tracing::error!("worker answers a Resync that was never sent");
-                self.tell(Event::Misbehaved { worker });
-            }
-            Err(ReceiveError::Closed) => self.tell(Event::Closed { worker }),
-            Err(error) => {
-                tracing::error!(%error, "worker broke the protocol");
-                self.tell(Event::Misbehaved { worker });
-            }
-        }
-    }
-
-    /// Dead for sure: its last words first, then its leases.
-    fn bury(&mut self, worker: WorkerId, status: WaitStatus) {
-        while self.hear_next(worker) {}
-        let Some(link) = self.links.remove(&worker) else { return };
-        let is_clean = matches!(status, WaitStatus::Exited(_, 0));
-        let exit = if is_clean { Exit::Clean } else { Exit::Crashed };
-        match exit {
-            Exit::Clean => {
-                tracing::info!(slot = %link.slot, generation = %link.generation, pid = link.pid, "worker ended")
-            }
-            Exit::Crashed => {
-                tracing::warn!(slot = %link.slot, generation = %link.generation, pid = link.pid, ?status, "worker died")
-            }
-        }
-        let held = self.fleet.held_by(worker);
-        let written =
-            held.into_iter().filter_map(|lease| Some((lease, self.dispatcher.written(lease)?))).collect();
-        self.parts.metrics.bury(worker);
-        self.tell(Event::Dead { worker, exit, written });
-        self.recipes.retain(|generation, _| {
-            self.fleet.is_generation_in_use(*generation) || *generation == self.newest
-        });
     }
 
     fn poll_arrivals(&mut self, cx: &mut Context<'_>) -> bool {

@@ -4,13 +4,13 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};
 use std::task::{Context, Poll};
 
-use handoff_shared::channel::{self, ReceiveError, SendError, SupervisorChannel};
-use handoff_shared::fdpass::Watched;
+use handoff_shared::channel::{self, Fds, ReceiveError, SendError, SupervisorChannel};
+use handoff_shared::fdpass::{self, Watched};
 use handoff_shared::ids::{Generation, LeaseId, SlotId};
 use handoff_shared::message::{Configure, Format, ToSupervisor, ToWorker};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -20,6 +20,7 @@ use tokio::io::Interest;
 
 use crate::dispatcher::Dispatcher;
 use crate::generation::Recipe;
+use crate::inherit::Kept;
 
 /// One worker process.
 #[derive(Debug)]
@@ -33,7 +34,26 @@ pub(crate) struct Link {
     outbox: VecDeque<Outgoing>,
     /// The channel has given its last message.
     silent: bool,
+    /// What it is called where fds are kept for a successor.
+    pub(crate) name: String,
+    pub(crate) origin: Origin,
+    /// It is Ready, but not kept for a successor yet.
+    pub(crate) is_being_kept: bool,
+    /// Of what it says that it holds.
+    pub(crate) next_page: u32,
 }
+
+/// Who has started a worker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Origin {
+    /// This supervisor.
+    Spawned,
+    /// An earlier one. It may speak another version, and may be nobody's child of ours.
+    Adopted,
+}
+
+/// A message and its fds, or why there is none.
+pub(crate) type Heard = Result<(ToSupervisor, Fds), ReceiveError>;
 
 /// A message that waits for room in the socket.
 #[derive(Debug)]
@@ -49,7 +69,12 @@ impl Link {
     ///
     /// # Errors
     /// When the process cannot be made.
-    pub(crate) fn spawn(recipe: &Recipe, slot: SlotId, generation: Generation) -> io::Result<Self> {
+    pub(crate) fn spawn(
+        recipe: &Recipe,
+        name: String,
+        slot: SlotId,
+        generation: Generation,
+    ) -> io::Result<Self> {
         let (ours, theirs) = channel::pair()?;
         // The fd is close-on-exec, but still open in the child when the kernel resolves this path.
         let path = format!("/proc/self/fd/{}", recipe.binary.as_raw_fd());
@@ -66,8 +91,21 @@ impl Link {
             let _ = child.kill();
             let _ = child.wait();
         })?;
-        let mut link =
-            Self { pid, slot, generation, channel, process, outbox: VecDeque::new(), silent: false };
+        let outbox = VecDeque::new();
+        let origin = Origin::Spawned;
+        let mut link = Self {
+            pid,
+            slot,
+            generation,
+            channel,
+            process,
+            outbox,
+            silent: false,
+            name,
+            origin,
+            is_being_kept: false,
+            next_page: 0,
+        };
         let config = (*recipe.config).clone();
         link.outbox.push_back(Outgoing::Message(ToWorker::Configure(Box::new(Configure {
             slot,
@@ -75,6 +113,38 @@ impl Link {
             config,
         }))));
         Ok(link)
+    }
+
+    /// A worker that an earlier supervisor has started. Slot and generation come with its first page.
+    ///
+    /// # Errors
+    /// When the fds cannot be watched.
+    pub(crate) fn adopt(kept: Kept) -> io::Result<Self> {
+        let Kept { name, pid, channel, process } = kept;
+        fdpass::set_nonblocking(channel.as_fd())?;
+        Ok(Self {
+            pid,
+            slot: SlotId(0),
+            generation: Generation(0),
+            channel: SupervisorChannel::new(channel)?,
+            process: Watched::new(process, Interest::READABLE)?,
+            outbox: VecDeque::new(),
+            silent: false,
+            name,
+            origin: Origin::Adopted,
+            is_being_kept: false,
+            next_page: 0,
+        })
+    }
+
+    /// What a successor needs: the channel and the pidfd.
+    pub(crate) fn fds(&self) -> [BorrowedFd<'_>; 2] {
+        [self.channel.as_fd(), self.process.get_ref().as_fd()]
+    }
+
+    /// Nothing waits to be sent.
+    pub(crate) fn is_flushed(&self) -> bool {
+        self.outbox.is_empty()
     }
 
     pub(crate) fn push(&mut self, outgoing: Outgoing) {
@@ -116,27 +186,27 @@ impl Link {
     }
 
     /// The next message.
-    pub(crate) fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Result<ToSupervisor, ReceiveError>> {
+    pub(crate) fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
         if self.silent {
             return Poll::Pending;
         }
-        self.channel.poll_receive(cx).map(|received| self.heard(received.map(|(message, _fds)| message)))
+        self.channel.poll_receive(cx).map(|received| self.heard(received))
     }
 
     /// The next message that is there now, whatever the runtime knows of it.
-    pub(crate) fn try_message(&mut self) -> Option<Result<ToSupervisor, ReceiveError>> {
+    pub(crate) fn try_message(&mut self) -> Option<Heard> {
         if self.silent {
             return None;
         }
         match self.channel.try_receive() {
             Ok(None) => None,
-            Ok(Some((message, _fds))) => Some(Ok(message)),
+            Ok(Some(message)) => Some(Ok(message)),
             Err(error) => Some(self.heard(Err(error))),
         }
     }
 
     /// After a packet that is no message others may follow that are: the last words count.
-    fn heard(&mut self, message: Result<ToSupervisor, ReceiveError>) -> Result<ToSupervisor, ReceiveError> {
+    fn heard(&mut self, message: Heard) -> Heard {
         self.silent |= matches!(message, Err(ReceiveError::Closed | ReceiveError::Io(_)));
         message
     }

@@ -11,13 +11,17 @@ mod dispatcher;
 mod event_loop;
 mod fleet;
 mod generation;
+mod inherit;
 mod link;
 mod listener;
 mod metrics;
 mod notify;
+mod preflight;
 mod refusal;
 mod signals;
 mod status;
+mod store;
+mod succession;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -26,15 +30,19 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::Parser;
 use handoff_config::cli::Cli;
 use handoff_config::{Benchmark, Config};
-use handoff_shared::log::{self, Log};
+use handoff_shared::log::Log;
+use handoff_shared::message::PROTOCOL_VERSION;
 
 use capacity::Capacity;
 use event_loop::{EventLoop, Parts};
 use generation::Recipe;
+use inherit::Inherited;
 use listener::Listener;
 use metrics::Metrics;
 use notify::Notify;
 use signals::Signals;
+use store::Store;
+use succession::{Invocation, Places};
 
 /// The configuration is at fault (sysexits.h: EX_CONFIG).
 const EXIT_CONFIG: u8 = 78;
@@ -43,36 +51,81 @@ const EXIT_FAILURE: u8 = 1;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    let recipe = match load(&cli) {
-        Ok(recipe) => recipe,
-        Err(error) => return fail(EXIT_CONFIG, &error),
-    };
     if cli.check {
-        let _ = writeln!(std::io::stdout(), "configuration is valid");
-        return ExitCode::SUCCESS;
+        return check(&cli);
     }
+    // Until the loop listens. A successor of an earlier image of this process gets what that one did not see.
+    signals::block();
+    let mut inherited = Inherited::take();
+    let places = match set_aside(&cli, &mut inherited) {
+        Ok(places) => places,
+        Err(error) => return fail(EXIT_FAILURE, &format!("fds for an upgrade cannot be set aside: {error}")),
+    };
+    let (recipe, disk_error) = match Recipe::load(&cli) {
+        Ok(recipe) => (recipe, None),
+        Err(error) => match newest_kept(&cli, &inherited) {
+            Some(recipe) => (recipe, Some(error)),
+            None => return fail(EXIT_CONFIG, &error),
+        },
+    };
     let log = match Log::start(&recipe.config.logging) {
         Ok(log) => log,
         Err(error) => return fail(EXIT_CONFIG, &error.to_string()),
     };
-    match run(cli, recipe, log) {
+    match run(Start { cli, recipe, disk_error, inherited, places, log }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(EXIT_FAILURE, &error),
     }
 }
 
-/// A configuration and a worker binary that can be used, or why not.
-fn load(cli: &Cli) -> Result<Recipe, String> {
-    let config = Config::load(cli, &|name| std::env::var_os(name)).map_err(|error| error.to_string())?;
-    log::filter(&config.logging.level).map_err(|error| error.to_string())?;
-    Recipe::new(config).map_err(|error| error.to_string())
+/// What a start is made of.
+struct Start {
+    cli: Cli,
+    recipe: Recipe,
+    disk_error: Option<String>,
+    inherited: Inherited,
+    places: Places,
+    log: Log,
 }
 
-fn run(cli: Cli, recipe: Recipe, log: Log) -> Result<(), String> {
+/// `--check`: whether this binary could run with this configuration, and what it speaks with workers.
+fn check(cli: &Cli) -> ExitCode {
+    match Recipe::load(cli) {
+        Ok(_) => {
+            let version = env!("CARGO_PKG_VERSION");
+            let _ = writeln!(
+                std::io::stdout(),
+                "handoffd {version}, protocol {PROTOCOL_VERSION}: configuration is valid"
+            );
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(EXIT_CONFIG, &error),
+    }
+}
+
+/// Before anything else of ours is open: the numbers that a successor's fds will have.
+fn set_aside(cli: &Cli, inherited: &mut Inherited) -> std::io::Result<Places> {
+    let config = Config::load(cli, &|name| std::env::var_os(name)).unwrap_or_default();
+    let count = Places::wanted(config.workers.count.get(), capacity::raise_soft_fd_limit());
+    inherited.move_above(inherit::FIRST + i32::try_from(count).unwrap_or(0))?;
+    Places::set_aside(count)
+}
+
+/// What an earlier supervisor ran with: better than nothing.
+fn newest_kept(cli: &Cli, inherited: &Inherited) -> Option<Recipe> {
+    inherited.generations.values().rev().find_map(|kept| Recipe::kept(cli, kept).ok())
+}
+
+fn run(start: Start) -> Result<(), String> {
+    let Start { cli, recipe, disk_error, mut inherited, places, log } = start;
+    if let Some(error) = &disk_error {
+        tracing::error!(%error, "what is on disk cannot be used; the configuration of the last supervisor is");
+    }
     let config = &recipe.config;
     let fd_limit = capacity::raise_fd_limit(config);
     let capacity = Capacity::of(config, fd_limit);
     capacity.log(config, fd_limit);
+    let invocation = Invocation::new().map_err(|error| format!("our own path is not known: {error}"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -87,18 +140,36 @@ fn run(cli: Cli, recipe: Recipe, log: Log) -> Result<(), String> {
             ),
             _ => None,
         };
-        let listener =
-            Listener::bind(&config.server, capacity.silent_peers_max).map_err(|error| error.to_string())?;
+        let sockets = std::mem::take(&mut inherited.sockets);
+        let listener = Listener::open(&config.server, capacity.silent_peers_max, sockets)
+            .map_err(|error| error.to_string())?;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
-            socket = %config.server.socket_path.display(),
+            sockets = ?listener.paths(),
             workers = config.workers.count.get(),
             max_connections = capacity.leases_max,
             "handoffd starts"
         );
         let metrics = Metrics::start(config.benchmark, &["mock"]);
+        let notify = Notify::start();
+        let is_store_there = cli.fd_store || std::env::var_os("FDSTORE").is_some();
+        let store = Store::start(is_store_there && std::env::var_os("NOTIFY_SOCKET").is_some());
+        let upgraded_from = std::env::var(succession::UPGRADED_FROM).ok();
+        if upgraded_from.is_some() {
+            metrics.upgraded("done");
+        }
+        // All threads are there: what waits comes to this one.
+        signals::unblock();
+        let on_disk = cli.clone();
         let parts = Parts {
-            reload: Box::new(move || load(&cli)),
+            reload: Box::new(move || Recipe::load(&on_disk)),
+            cli,
+            disk_error,
+            inherited,
+            store,
+            places,
+            invocation,
+            upgraded_from,
             fd_limit,
             capacity,
             start_number: start_number(),
@@ -106,7 +177,7 @@ fn run(cli: Cli, recipe: Recipe, log: Log) -> Result<(), String> {
             signals,
             questions,
             metrics,
-            notify: Notify::start(),
+            notify,
             log,
             recipe: recipe.clone(),
         };

@@ -20,10 +20,21 @@ pub(crate) fn state(outline: &Outline) -> &'static str {
 }
 
 /// One line for systemd.
-pub(crate) fn line(outline: &Outline) -> String {
+pub(crate) fn line(outline: &Outline, config_error: Option<&str>) -> String {
     let Outline { generation, rolling_to, slots, ready, .. } = outline;
     let roll = rolling_to.map_or(String::new(), |to| format!(", rolling to generation {to}"));
-    format!("{}: {ready} of {slots} workers ready, generation {generation}{roll}", state(outline))
+    let config = match config_error {
+        Some(_) => ", the configuration on disk is invalid and not used",
+        None => "",
+    };
+    format!("{}: {ready} of {slots} workers ready, generation {generation}{roll}{config}", state(outline))
+}
+
+/// What the operator has tried, in words.
+pub(crate) struct History {
+    pub(crate) reload: Option<String>,
+    pub(crate) upgrade: Option<String>,
+    pub(crate) config_error: Option<String>,
 }
 
 /// The whole fleet.
@@ -31,7 +42,7 @@ pub(crate) fn status(
     report: &Report,
     started_at: Instant,
     now: Instant,
-    last_reload: Option<String>,
+    history: History,
     pid: impl Fn(WorkerId) -> Option<u32>,
 ) -> Status {
     let outline = &report.outline;
@@ -47,7 +58,9 @@ pub(crate) fn status(
             slots: small(outline.slots),
         }),
         reload_pending: report.reload_pending,
-        last_reload,
+        last_reload: history.reload,
+        last_upgrade: history.upgrade,
+        config_error: history.config_error,
         leases: small(report.leases),
         leases_queued: small(report.leases_queued),
         max_connections: report.leases_max,

@@ -13,7 +13,6 @@ use std::time::Duration;
 use handoff_config::HalfClose;
 use handoff_shared::fdpass::{self, Watched};
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use nix::sys::socket::{MsgFlags, Shutdown, recv, send, setsockopt, shutdown, sockopt};
 use tokio::io::Interest;
 use tokio::time::timeout;
@@ -56,8 +55,7 @@ pub(crate) enum WriteError {
 /// # Errors
 /// When the kernel does not know it as a connected socket.
 pub(crate) fn watch(socket: OwnedFd) -> io::Result<Rc<Watched>> {
-    let flags = OFlag::from_bits_retain(fcntl(&socket, FcntlArg::F_GETFL)?);
-    fcntl(&socket, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+    fdpass::set_nonblocking(socket.as_fd())?;
     // A Unix socket has no such option.
     let _ = setsockopt(&socket, sockopt::TcpNoDelay, &true);
     Ok(Rc::new(Watched::new(socket, Interest::READABLE | Interest::WRITABLE)?))

@@ -8,6 +8,7 @@ use handoff_shared::message::ToWorker;
 use super::{EventLoop, policy};
 use crate::capacity::Capacity;
 use crate::fleet::{Action, Cause, Event, RollResult};
+use crate::inherit::WORKER;
 use crate::link::{Link, Outgoing};
 
 impl EventLoop {
@@ -25,6 +26,8 @@ impl EventLoop {
     pub(super) fn perform(&mut self, action: Action) {
         match action {
             Action::Spawn { worker, slot, generation, cause } => self.spawn(worker, slot, generation, cause),
+            Action::Resync { worker } => self.resync(worker),
+            Action::Adopted { generation } => self.adopted(generation),
             Action::Lend { lease, worker, attempt } => self.lend(lease, worker, attempt),
             Action::LendEpitaph { lease, worker, format } => {
                 self.dispatcher.keep_fd(lease);
@@ -45,7 +48,9 @@ impl EventLoop {
             }
             Action::Close { lease, ending } => {
                 self.parts.metrics.ended(ending);
-                self.dispatcher.remove(lease);
+                if self.dispatcher.remove(lease).is_none() {
+                    self.parts.metrics.ended_between();
+                }
             }
             Action::Drain { worker, remaining } => {
                 let remaining_ms = u64::try_from(remaining.as_millis()).unwrap_or(u64::MAX);
@@ -80,7 +85,7 @@ impl EventLoop {
     fn spawn(&mut self, worker: WorkerId, slot: SlotId, generation: Generation, cause: Cause) {
         self.parts.metrics.spawned(slot, cause);
         let spawned = match self.recipes.get(&generation) {
-            Some(recipe) => Link::spawn(recipe, slot, generation),
+            Some(recipe) => Link::spawn(recipe, self.name_of(worker), slot, generation),
             None => Err(std::io::Error::from(std::io::ErrorKind::NotFound)),
         };
         match spawned {
@@ -93,6 +98,11 @@ impl EventLoop {
                 self.stillborn.push(worker);
             }
         }
+    }
+
+    /// What tells this worker's fds from all others, also from those of earlier supervisors.
+    fn name_of(&self, worker: WorkerId) -> String {
+        format!("{WORKER}{:08x}-{worker}", self.parts.start_number)
     }
 
     fn kill(&mut self, worker: WorkerId, cause: Cause) {
@@ -109,12 +119,12 @@ impl EventLoop {
         match (self.parts.reload)() {
             Ok(recipe) => {
                 let generation = self.newest.next();
-                self.newest = generation;
                 let capacity = Capacity::of(&recipe.config, self.parts.fd_limit);
                 capacity.log(&recipe.config, self.parts.fd_limit);
                 let policy = Box::new(policy(&recipe.config, &capacity));
                 tracing::info!(%generation, "configuration is valid; rolling");
-                self.recipes.insert(generation, recipe);
+                self.parts.disk_error = None;
+                self.register(generation, recipe);
                 self.tell(Event::Loaded { generation, policy });
             }
             Err(error) => {

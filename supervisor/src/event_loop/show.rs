@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::EventLoop;
 use crate::admin::{Answer, Topic};
-use crate::status;
+use crate::status::{self, History};
 
 impl EventLoop {
     pub(super) fn answer_questions(&mut self, cx: &mut Context<'_>, now: Instant) {
@@ -38,7 +38,12 @@ impl EventLoop {
 
     pub(super) fn status(&self, now: Instant) -> handoff_shared::status::Status {
         let pid = |worker| self.links.get(&worker).map(|link| link.pid);
-        status::status(&self.fleet.report(now), self.started_at, now, self.last_reload.clone(), pid)
+        let history = History {
+            reload: self.last_reload.clone(),
+            upgrade: self.last_upgrade.clone(),
+            config_error: self.parts.disk_error.clone(),
+        };
+        status::status(&self.fleet.report(now), self.started_at, now, history, pid)
     }
 
     /// Tells the metrics, and systemd when there is news.
@@ -58,7 +63,7 @@ impl EventLoop {
             self.is_ready = self.parts.notify.ready();
             tracing::info!(workers = outline.ready, "ready");
         }
-        if !self.parts.notify.status(status::line(&outline)) {
+        if !self.parts.notify.status(status::line(&outline, self.parts.disk_error.as_deref())) {
             // Not told: once more in the next turn.
             self.shown = None;
         }

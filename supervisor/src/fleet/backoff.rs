@@ -82,6 +82,8 @@ impl Fleet {
     fn fill(&mut self, now: Instant, index: usize, cause: Cause) {
         self.slots[index].occupant = match self.is_surplus(index) {
             true => Occupant::Nobody,
+            // Whoever comes after us fills it.
+            false if self.leaving => Occupant::Backoff { until: now + FIRST_DELAY, cause },
             false => Occupant::Worker(self.spawn(now, index, self.generation, cause)),
         };
     }

@@ -1,5 +1,6 @@
 //! Leases: each is queued, or held by exactly one worker, and ends exactly once.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Instant;
 
@@ -7,7 +8,7 @@ use handoff_shared::ids::{LeaseId, WorkerId};
 use handoff_shared::limits::{CREDITS_PER_WORKER, TAKE_TIMEOUT};
 use handoff_shared::message::{Format, Outcome};
 
-use super::{Action, Cause, Fleet, LeaseEnding, Refusal};
+use super::{Action, Cause, Fleet, HeldLease, HeldStage, LeaseEnding, Refusal};
 
 /// All live leases, and the queue of those that no process holds.
 #[derive(Debug, Default)]
@@ -82,6 +83,24 @@ impl Leases {
             .filter(|(_, lease)| lease.place.holder() == Some(worker))
             .map(|(id, _)| *id)
             .collect()
+    }
+
+    /// A lease that an adopted worker holds. False: somebody else has it.
+    pub(super) fn readmit(&mut self, by: WorkerId, held: &HeldLease) -> bool {
+        let (place, work) = match held.stage {
+            HeldStage::Taken => (Place::Taken { by }, Work::Serve),
+            HeldStage::Committed(format) => (Place::Committed { by, format }, Work::Serve),
+            HeldStage::Epitaph => (Place::Taken { by }, Work::Epitaph(Format::default())),
+        };
+        let attempts = held.attempt.saturating_add(1);
+        let lease = Lease { place, work, attempts, has_fd: held.has_fd };
+        match self.live.entry(held.lease) {
+            Entry::Vacant(vacant) => {
+                vacant.insert(lease);
+                true
+            }
+            Entry::Occupied(_) => false,
+        }
     }
 
     /// For the simulator: who holds what.
@@ -188,6 +207,9 @@ impl Fleet {
     }
 
     pub(super) fn take(&mut self, by: WorkerId, leases: &[LeaseId]) {
+        if self.speaks_of_the_past(by) {
+            return;
+        }
         for id in leases {
             let Some(worker) = self.workers.get_mut(&by) else { return };
             // Handoffs are taken in the order in which they were sent.
@@ -208,6 +230,9 @@ impl Fleet {
     /// Who holds a lease is believed even out of turn, and killed for it: once bytes may be out, nothing may
     /// make them unsaid.
     pub(super) fn commit(&mut self, by: WorkerId, id: LeaseId, format: Format) {
+        if self.speaks_of_the_past(by) {
+            return;
+        }
         let lease = self.leases.live.get_mut(&id).filter(|lease| lease.place.holder() == Some(by));
         let in_turn = match lease {
             Some(lease) if lease.work == Work::Serve => {
@@ -224,6 +249,11 @@ impl Fleet {
 
     /// As with [`Self::commit`].
     pub(super) fn release(&mut self, by: WorkerId, id: LeaseId, outcome: Outcome) {
+        if self.speaks_of_the_past(by) {
+            // An earlier supervisor's lease has ended: nobody else counts it.
+            self.actions.push_back(Action::Close { lease: id, ending: LeaseEnding::Released(outcome) });
+            return;
+        }
         let place =
             self.leases.live.get(&id).map(|lease| lease.place).filter(|place| place.holder() == Some(by));
         if place.is_some() {
@@ -276,6 +306,8 @@ impl Fleet {
             (Work::Serve, Some(_), _) => Verdict::Close,
             // Bytes that nobody announced: whoever wrote them, a second answer must not follow them.
             (Work::Serve, None, Some(true)) => Verdict::Again(Work::Epitaph(Format::default())),
+            // Its fd did not come along when it was adopted: the client cannot be reached any more.
+            (Work::Serve, None, _) if !lease.has_fd => Verdict::Close,
             (Work::Serve, None, _) if lease.attempts <= self.policy.redispatch_max => {
                 Verdict::Again(Work::Serve)
             }
@@ -284,6 +316,9 @@ impl Fleet {
     }
 
     pub(super) fn expire_queue(&mut self, now: Instant) {
+        if self.is_adopting() {
+            return;
+        }
         while let Some((deadline, id)) = self.leases.queue.pop_first() {
             if now < deadline {
                 self.leases.queue.insert((deadline, id));

@@ -5,8 +5,9 @@
 //! `next_deadline()` and say [`Event::Tick`].
 //!
 //! Here: the events, the actions, and who handles what. `leases` places leases, `workers` follows the
-//! processes, `roll` replaces them, `backoff` slows down the replacing.
+//! processes, `roll` replaces them, `backoff` slows down the replacing, `adopt` takes over what is there.
 
+mod adopt;
 mod backoff;
 mod leases;
 mod report;
@@ -17,17 +18,19 @@ mod simulation;
 mod tests;
 mod workers;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
 
 use handoff_shared::ids::{Generation, LeaseId, SlotId, WorkerId};
 use handoff_shared::message::{Format, Outcome};
 
+use adopt::Adoption;
 use backoff::Respawns;
 use leases::Leases;
 use roll::Roll;
 use workers::{Slot, Worker};
 
+pub(crate) use adopt::{HeldLease, HeldPage, HeldStage};
 pub(crate) use report::{Outline, Report, WorkerReport};
 
 /// What a configuration says about the fleet.
@@ -51,6 +54,17 @@ pub(crate) struct Policy {
 pub(crate) enum Event {
     /// Begin: fill the slots.
     Start,
+    /// Begin with processes that an earlier supervisor has started. `known`: generations whose binary and
+    /// configuration we have.
+    Adopt { workers: Vec<WorkerId>, known: BTreeSet<Generation> },
+    /// A page of what an adopted worker holds; the event loop keeps the fds and payloads of its leases.
+    Held { worker: WorkerId, page: HeldPage },
+    /// A successor takes our place: get everything out of our hands.
+    Leave,
+    /// It does not.
+    Stay,
+    /// It does, and what is queued cannot wait for it.
+    Abandon,
     /// A handoff has come in; the event loop keeps its fd and payload under this id.
     Received { lease: LeaseId },
     /// The budget for fds is spent: this lease's dup is gone.
@@ -101,6 +115,11 @@ pub(crate) enum Exit {
 pub(crate) enum Action {
     /// Start a worker process.
     Spawn { worker: WorkerId, slot: SlotId, generation: Generation, cause: Cause },
+    /// Ask the worker what it holds.
+    Resync { worker: WorkerId },
+    /// Everybody who was there is known. New workers are of this generation from here on; where nothing is known of
+    /// it, it is of what is on disk.
+    Adopted { generation: Generation },
     /// Send the handoff.
     Lend { lease: LeaseId, worker: WorkerId, attempt: u8 },
     /// Send the fd for the last event of a dead worker's stream.
@@ -215,6 +234,9 @@ pub(crate) struct Fleet {
     born_at: Instant,
     stopping: Option<Instant>,
     exited: bool,
+    adoption: Option<Adoption>,
+    /// A successor is about to take our place.
+    leaving: bool,
     /// Since when no worker has had a free place.
     no_credit_since: Option<Instant>,
     respawns: Respawns,
@@ -240,6 +262,8 @@ impl Fleet {
             born_at: now,
             stopping: None,
             exited: false,
+            adoption: None,
+            leaving: false,
             no_credit_since: Some(now),
             next_worker: WorkerId(0),
             actions: VecDeque::new(),
@@ -253,6 +277,11 @@ impl Fleet {
         }
         match event {
             Event::Start => self.fill_slots(now),
+            Event::Adopt { workers, known } => self.adopt(now, workers, known),
+            Event::Held { worker, page } => self.held(now, worker, &page),
+            Event::Leave => self.leave_everything(),
+            Event::Stay => self.stay(now),
+            Event::Abandon => self.refuse_queue(),
             Event::Received { lease } => self.receive(now, lease),
             Event::FdDropped { lease } => self.drop_fd(lease),
             Event::Ready { worker } => self.worker_ready(now, worker),
@@ -284,13 +313,17 @@ impl Fleet {
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
         let workers = self.workers.values().filter_map(Worker::next_deadline);
         let slots = self.slots.iter().filter_map(Slot::next_deadline);
-        workers.chain(slots).chain(self.leases.next_deadline()).chain(self.reload_at()).min()
+        let queue = self.leases.next_deadline().filter(|_| !self.is_adopting());
+        workers.chain(slots).chain(queue).chain(self.reload_at()).min()
     }
 
     /// What the listener may do now.
     pub(crate) fn intake(&self, now: Instant) -> Intake {
         if self.stopping.is_some() {
             return Intake::Closed;
+        }
+        if self.is_adopting() || self.leaving {
+            return Intake::Hold;
         }
         match self.no_credit_since {
             _ if self.is_full() => Intake::Open,
@@ -302,7 +335,8 @@ impl Fleet {
 
     /// When [`Self::intake`] turns from `Hold` to `Shed`.
     pub(crate) fn shed_at(&self) -> Option<Instant> {
-        let since = self.no_credit_since.filter(|_| self.stopping.is_none());
+        let is_held = self.stopping.is_some() || self.is_adopting() || self.leaving;
+        let since = self.no_credit_since.filter(|_| !is_held);
         since.map(|since| since + self.policy.queue_timeout)
     }
 

@@ -36,7 +36,7 @@ pub(crate) struct WorkerReport {
     pub(crate) slot: SlotId,
     pub(crate) worker: Option<WorkerId>,
     pub(crate) generation: Generation,
-    /// `starting`, `ready`, `draining`, `dying`, `backoff`, `empty`.
+    /// `starting`, `adopted`, `ready`, `draining`, `dying`, `backoff`, `empty`.
     pub(crate) state: &'static str,
     pub(crate) remaining: Option<Duration>,
     pub(crate) age: Duration,
@@ -99,6 +99,7 @@ impl Fleet {
         let worker = self.workers.get(&id)?;
         let (state, deadline) = match worker.stage {
             Stage::Starting { deadline } => ("starting", Some(deadline)),
+            Stage::Adopted { deadline } => ("adopted", Some(deadline)),
             Stage::Ready => ("ready", None),
             Stage::Draining { deadline } => ("draining", Some(deadline)),
             Stage::Dying => ("dying", None),

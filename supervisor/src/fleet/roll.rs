@@ -23,6 +23,13 @@ pub(super) struct Roll {
     proven: bool,
 }
 
+impl Roll {
+    /// One that an earlier supervisor has begun: there are workers of this generation.
+    pub(super) fn proven(to: Generation, policy: Policy) -> Self {
+        Self { to, policy, proven: true }
+    }
+}
+
 impl Fleet {
     /// The operator wants a new generation. Requests that cannot start now become one pending bit.
     pub(super) fn reload(&mut self, now: Instant) {
@@ -46,8 +53,12 @@ impl Fleet {
     pub(super) fn reload_at(&self) -> Option<Instant> {
         // A proven roll without a successor on its way waits for something that may never come.
         let is_free = self.roll.as_ref().is_none_or(|roll| roll.proven && !self.is_successor_due());
-        let may_start =
-            self.reload_pending && is_free && !self.loading && self.may_drain(self.generation, None);
+        let may_start = self.reload_pending
+            && is_free
+            && !self.loading
+            && !self.leaving
+            && !self.is_adopting()
+            && self.may_drain(self.generation, None);
         let earliest = self.loaded_at.map_or(self.born_at, |loaded_at| loaded_at + RELOAD_INTERVAL);
         may_start.then_some(earliest)
     }
@@ -79,7 +90,7 @@ impl Fleet {
 
     /// Takes the next step, when none is on its way and nothing speaks against it.
     pub(super) fn advance_roll(&mut self, now: Instant) {
-        if self.stopping.is_some() || self.is_successor_due() {
+        if self.stopping.is_some() || self.leaving || self.is_adopting() || self.is_successor_due() {
             return;
         }
         match self.roll.as_ref().filter(|roll| !roll.proven).map(|roll| roll.to) {
@@ -111,6 +122,10 @@ impl Fleet {
 
     fn outdated_slot(&self) -> Option<usize> {
         self.outdated_slots().next()
+    }
+
+    pub(super) fn has_outdated_slots(&self) -> bool {
+        self.outdated_slot().is_some()
     }
 
     /// Slots that are not what the policy and the active generation want.

@@ -4,7 +4,9 @@ use std::collections::{BTreeMap, VecDeque};
 use std::time::Instant;
 
 use handoff_shared::ids::{Generation, LeaseId, SlotId, WorkerId};
-use handoff_shared::limits::{BEAT_TIMEOUT, DRAIN_GRACE, RECYCLE_AGE_MIN, START_TIMEOUT, TAKE_TIMEOUT};
+use handoff_shared::limits::{
+    ADOPT_TIMEOUT, BEAT_TIMEOUT, DRAIN_GRACE, RECYCLE_AGE_MIN, START_TIMEOUT, TAKE_TIMEOUT,
+};
 
 use super::{Action, Cause, Exit, Fleet, Policy};
 
@@ -61,6 +63,10 @@ pub(super) enum Stage {
     Starting {
         deadline: Instant,
     },
+    /// Started by an earlier supervisor; it has not said yet what it holds.
+    Adopted {
+        deadline: Instant,
+    },
     Ready,
     Draining {
         deadline: Instant,
@@ -105,6 +111,27 @@ impl Slot {
 }
 
 impl Worker {
+    /// A process that an earlier supervisor has started. Slot and generation are known with its first page.
+    pub(super) fn adopted(now: Instant, deadline: Instant) -> Self {
+        Self::new(now, SlotId(0), Generation(0), Stage::Adopted { deadline })
+    }
+
+    fn new(now: Instant, slot: SlotId, generation: Generation, stage: Stage) -> Self {
+        Self {
+            slot,
+            generation,
+            stage,
+            spawned_at: now,
+            ready_at: None,
+            beat_at: now,
+            rss_bytes: 0,
+            load: 0,
+            lent: 0,
+            untaken: VecDeque::new(),
+            ended_by: None,
+        }
+    }
+
     pub(super) fn is_ready(&self) -> bool {
         self.stage == Stage::Ready
     }
@@ -114,7 +141,7 @@ impl Worker {
         let untaken = self.untaken.front().map(|(_, deadline)| *deadline);
         let hang = Some(self.beat_at + BEAT_TIMEOUT).into_iter().chain(untaken);
         match self.stage {
-            Stage::Starting { deadline } => Some(deadline),
+            Stage::Starting { deadline } | Stage::Adopted { deadline } => Some(deadline),
             Stage::Ready => hang.min(),
             Stage::Draining { deadline } => hang.chain([deadline + DRAIN_GRACE]).min(),
             Stage::Dying => None,
@@ -128,6 +155,7 @@ impl Worker {
         }
         match &mut self.stage {
             Stage::Starting { deadline } => *deadline = now + START_TIMEOUT,
+            Stage::Adopted { deadline } => *deadline = now + ADOPT_TIMEOUT,
             // The worker's own clock ran on; it gets its grace again.
             Stage::Draining { deadline } => *deadline = now.max(*deadline),
             Stage::Ready | Stage::Dying => {}
@@ -140,6 +168,7 @@ impl Worker {
         let hung = late_handoff || self.beat_at + BEAT_TIMEOUT <= now;
         match self.stage {
             Stage::Starting { deadline } => (deadline <= now).then_some(Cause::StartTimeout),
+            Stage::Adopted { deadline } => (deadline <= now).then_some(Cause::Hang),
             Stage::Ready => hung.then_some(Cause::Hang),
             Stage::Draining { deadline } if deadline + DRAIN_GRACE <= now => Some(Cause::DrainTimeout),
             Stage::Draining { .. } => hung.then_some(Cause::Hang),
@@ -151,7 +180,7 @@ impl Worker {
     pub(super) fn is_departing(&self) -> bool {
         match self.stage {
             Stage::Draining { .. } | Stage::Dying => true,
-            Stage::Starting { .. } | Stage::Ready => false,
+            Stage::Starting { .. } | Stage::Adopted { .. } | Stage::Ready => false,
         }
     }
 
@@ -188,22 +217,8 @@ impl Fleet {
         if cause != Cause::Start {
             self.slots[index].restarts += 1;
         }
-        self.workers.insert(
-            worker,
-            Worker {
-                slot,
-                generation,
-                stage: Stage::Starting { deadline: now + START_TIMEOUT },
-                spawned_at: now,
-                ready_at: None,
-                beat_at: now,
-                rss_bytes: 0,
-                load: 0,
-                lent: 0,
-                untaken: VecDeque::new(),
-                ended_by: None,
-            },
-        );
+        let stage = Stage::Starting { deadline: now + START_TIMEOUT };
+        self.workers.insert(worker, Worker::new(now, slot, generation, stage));
         self.actions.push_back(Action::Spawn { worker, slot, generation, cause });
         worker
     }
@@ -220,7 +235,8 @@ impl Fleet {
                 self.recycle(now);
             }
             Stage::Ready | Stage::Draining { .. } => self.kill(id, Cause::Protocol),
-            Stage::Dying => {}
+            // It said so to an earlier supervisor.
+            Stage::Adopted { .. } | Stage::Dying => {}
         }
     }
 
@@ -232,7 +248,7 @@ impl Fleet {
             Stage::Starting { .. } => self.kill(id, Cause::Protocol),
             Stage::Ready if draining => self.leave(now, id),
             Stage::Ready => self.recycle(now),
-            Stage::Draining { .. } | Stage::Dying => {}
+            Stage::Adopted { .. } | Stage::Draining { .. } | Stage::Dying => {}
         }
     }
 
@@ -249,7 +265,7 @@ impl Fleet {
     pub(super) fn closed(&mut self, id: WorkerId) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         match worker.stage {
-            Stage::Starting { .. } | Stage::Ready => {
+            Stage::Starting { .. } | Stage::Adopted { .. } | Stage::Ready => {
                 worker.stage = Stage::Dying;
                 self.actions.push_back(Action::Kill { worker: id, cause: Cause::Crash });
             }
@@ -263,6 +279,11 @@ impl Fleet {
         let deadline = match worker.stage {
             Stage::Starting { .. } => return self.kill(id, cause),
             Stage::Ready => deadline,
+            // It says first what it holds.
+            Stage::Adopted { .. } => {
+                let remaining = deadline.saturating_duration_since(now);
+                return self.actions.push_back(Action::Drain { worker: id, remaining });
+            }
             Stage::Draining { deadline: earlier } => deadline.min(earlier),
             Stage::Dying => return,
         };
@@ -275,7 +296,7 @@ impl Fleet {
     pub(super) fn kill(&mut self, id: WorkerId, cause: Cause) {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         match worker.stage {
-            Stage::Starting { .. } | Stage::Ready | Stage::Draining { .. } => {
+            Stage::Starting { .. } | Stage::Adopted { .. } | Stage::Ready | Stage::Draining { .. } => {
                 worker.stage = Stage::Dying;
                 worker.ended_by = Some(cause);
                 self.actions.push_back(Action::Kill { worker: id, cause });
@@ -296,6 +317,9 @@ impl Fleet {
     pub(super) fn bury(&mut self, now: Instant, id: WorkerId, exit: Exit, written: &BTreeMap<LeaseId, bool>) {
         let Some(worker) = self.workers.remove(&id) else { return };
         self.recover(now, id, written);
+        if self.is_adopting() {
+            return self.finish_adoption(now);
+        }
         if self.stopping.is_some() {
             return;
         }
@@ -317,7 +341,7 @@ impl Fleet {
     /// worker is missing. Each slot has one recycled worker that drains, so that their number is bounded.
     pub(super) fn recycle(&mut self, now: Instant) {
         let is_busy = self.roll.is_some() || self.is_successor_due() || self.ready() < self.slots.len();
-        if self.stopping.is_some() || is_busy {
+        if self.stopping.is_some() || self.leaving || is_busy {
             return;
         }
         let is_due = |slot: &Slot| {

@@ -11,7 +11,8 @@ use handoff_config::Server;
 use handoff_shared::limits::LISTEN_BACKLOG;
 use nix::errno::Errno;
 use nix::sys::socket::{
-    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind as bind_socket, connect, listen, socket,
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind as bind_socket, connect, getsockname, listen,
+    socket,
 };
 use nix::sys::stat::Mode;
 use nix::unistd::{Gid, Uid, chown};
@@ -49,6 +50,19 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
+    /// The file of a socket that was bound before. `is_ours`: also to be removed by us.
+    pub(super) fn inherited(socket: &OwnedFd, is_ours: bool) -> Self {
+        let address = getsockname::<UnixAddr>(socket.as_raw_fd()).ok();
+        let path = address.as_ref().and_then(UnixAddr::path).map(Path::to_owned).unwrap_or_default();
+        let file = if is_ours { file_id(&path) } else { None };
+        Self { path, file }
+    }
+
+    /// Nobody else owns the file.
+    pub(crate) fn is_ours(&self) -> bool {
+        self.file.is_some()
+    }
+
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -9,7 +9,8 @@ mod peers;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -18,6 +19,7 @@ use handoff_shared::fdpass::{self, Watched};
 use nix::sys::resource::{Resource, getrlimit};
 use tokio::io::Interest;
 
+use crate::inherit::InheritedSocket;
 pub(crate) use bind::{BindError, Bound};
 use peers::Peers;
 pub(crate) use peers::{Arrival, Handoff, Rejection};
@@ -69,15 +71,36 @@ pub(crate) enum Accepted {
 }
 
 impl Listener {
-    /// Binds the configured sockets.
+    /// Takes the sockets that came along, and binds the configured ones of which none did.
     ///
     /// # Errors
     /// When a socket cannot be bound, or another instance answers on it.
-    pub(crate) fn bind(server: &Server, silent_peers_max: usize) -> Result<Self, BindError> {
-        let mut doors =
-            vec![Door::open(bind::bind(server, &server.socket_path, Kind::SeqPacket)?, Kind::SeqPacket)?];
-        if let Some(path) = &server.stream_socket_path {
-            doors.push(Door::open(bind::bind(server, path, Kind::Stream)?, Kind::Stream)?);
+    pub(crate) fn open(
+        server: &Server,
+        silent_peers_max: usize,
+        inherited: Vec<InheritedSocket>,
+    ) -> Result<Self, BindError> {
+        let mut doors = Vec::new();
+        for InheritedSocket { socket, kind, is_ours } in inherited {
+            fdpass::set_nonblocking(socket.as_fd())
+                .map_err(|source| BindError::Io { path: PathBuf::new(), source })?;
+            let bound = Bound::inherited(&socket, is_ours);
+            doors.push(Door::open((socket, bound), kind)?);
+        }
+        let wanted = [
+            (Some(&server.socket_path), Kind::SeqPacket),
+            (server.stream_socket_path.as_ref(), Kind::Stream),
+        ];
+        for (path, kind) in wanted {
+            match (path, doors.iter().find(|door: &&Door| door.kind == kind)) {
+                (Some(path), None) => doors.push(Door::open(bind::bind(server, path, kind)?, kind)?),
+                (Some(path), Some(door)) if door.bound.path() != path => tracing::warn!(
+                    inherited = %door.bound.path().display(),
+                    configured = %path.display(),
+                    "the socket that came along is used, not the configured path"
+                ),
+                _ => {}
+            }
         }
         Ok(Self {
             doors,
@@ -130,10 +153,22 @@ impl Listener {
 
     /// Nobody can connect any more: the socket files are removed, if they are still ours. Who has connected
     /// already can still be accepted.
-    pub(crate) fn unlink(&self) {
+    pub(crate) fn unlink(&mut self) {
+        // What is in the backlog of a socket that others keep is not lost: whoever comes after us finds it.
+        self.doors.retain(|door| door.bound.is_ours());
         for door in &self.doors {
             door.bound.unlink();
         }
+    }
+
+    /// The sockets, each with whether its file is ours to remove.
+    pub(crate) fn sockets(&self) -> impl Iterator<Item = (BorrowedFd<'_>, Kind, bool)> {
+        self.doors.iter().map(|door| (door.socket.get_ref().as_fd(), door.kind, door.bound.is_ours()))
+    }
+
+    /// Where handoffs come in.
+    pub(crate) fn paths(&self) -> Vec<&Path> {
+        self.doors.iter().map(|door| door.bound.path()).collect()
     }
 
     /// Nobody is on the way any more.
@@ -148,7 +183,8 @@ impl Listener {
 
     fn poll_doors(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<(OwnedFd, Kind)>> {
         // The doors take turns: a busy one must not keep the other shut.
-        self.doors.rotate_left(1);
+        let turn = 1.min(self.doors.len());
+        self.doors.rotate_left(turn);
         for door in &self.doors {
             while let Poll::Ready(guard) = door.socket.poll_read_ready(cx) {
                 match fdpass::accept(door.socket.get_ref().as_fd()) {

@@ -124,6 +124,30 @@ impl Metrics {
         }
     }
 
+    /// A worker of an earlier supervisor is taken over; every counter of its slot exists from here on.
+    pub(crate) fn adopted_worker(&self, slot: SlotId) {
+        self.spawned(slot, Cause::Start);
+        counter!(names::ADOPTED_WORKERS).increment(1);
+    }
+
+    /// So is one of its leases. Without its fd it would get no last event.
+    pub(crate) fn adopted_lease(&self, has_fd: bool) {
+        counter!(names::ADOPTED_LEASES).increment(1);
+        if !has_fd {
+            counter!(names::DUPS_DROPPED).increment(1);
+        }
+    }
+
+    /// A lease that ended between two supervisors: it counts as adopted, and as ended.
+    pub(crate) fn ended_between(&self) {
+        counter!(names::ADOPTED_LEASES).increment(1);
+    }
+
+    /// `done` or `failed`.
+    pub(crate) fn upgraded(&self, result: &'static str) {
+        counter!(names::UPGRADES, "result" => result).increment(1);
+    }
+
     /// A handoff goes to a further worker, in this slot.
     pub(crate) fn redispatched(&self, slot: SlotId) {
         counter!(names::REDISPATCHES, "slot" => slot.to_string()).increment(1);

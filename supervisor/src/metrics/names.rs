@@ -22,6 +22,9 @@ pub(super) const EPITAPHS: &str = "handoffd_epitaphs_total";
 pub(super) const DUPS_DROPPED: &str = "handoffd_dups_dropped_total";
 pub(super) const ACCEPT_PAUSES: &str = "handoffd_accept_pauses_total";
 pub(super) const CHANNEL_FULL: &str = "handoffd_channel_full_total";
+pub(super) const ADOPTED_WORKERS: &str = "handoffd_adopted_workers_total";
+pub(super) const ADOPTED_LEASES: &str = "handoffd_adopted_leases_total";
+pub(super) const UPGRADES: &str = "handoffd_upgrades_total";
 pub(super) const RELOADS: &str = "handoffd_reloads_total";
 
 const REASONS: [&str; 5] = ["client_disconnected", "timeout", "canceled", "network", "other"];
@@ -30,6 +33,8 @@ const REJECTION_REASONS: [&str; 8] =
 const REFUSALS: [Refusal; 4] =
     [Refusal::Full, Refusal::NoWorker, Refusal::ShuttingDown, Refusal::WorkerCrashed];
 pub(super) const RELOAD_RESULTS: [&str; 5] = ["done", "refused", "cannot_start", "superseded", "stopped"];
+
+const UPGRADE_RESULTS: [&str; 2] = ["done", "failed"];
 
 /// Counters with the label `slot`.
 pub(super) const BY_SLOT: [&str; 3] = [REDISPATCHES, EPITAPHS, CHANNEL_FULL];
@@ -50,6 +55,10 @@ pub(super) fn describe_all() {
     describe_counter!(DUPS_DROPPED, "streams that would get no last event if their worker died: too few fds");
     describe_counter!(ACCEPT_PAUSES, "times accepting paused near the fd limit");
     describe_counter!(CHANNEL_FULL, "times a worker's channel was full when a message was ready");
+    describe_counter!(ADOPTED_WORKERS, "workers taken over from an earlier supervisor");
+    describe_counter!(ADOPTED_LEASES, "leases taken over from an earlier supervisor");
+    let adopted = [ADOPTED_WORKERS, ADOPTED_LEASES];
+    adopted.into_iter().for_each(|name| zero(&counter!(name)));
     let plain = [CONNECTIONS, CONNECTIONS_REJECTED, HANDOFFS, DUPS_DROPPED, ACCEPT_PAUSES];
     plain.into_iter().for_each(|name| zero(&counter!(name)));
     describe_counter!(HANDOFF_ERRORS, "connections and handoffs that came to no stream, by reason");
@@ -60,12 +69,17 @@ pub(super) fn describe_all() {
     }
     describe_counter!(REJECTIONS, "connections that brought no handoff, by exact reason");
     REJECTION_REASONS.into_iter().for_each(|reason| zero(&counter!(REJECTIONS, "reason" => reason)));
-    describe_counter!(ENDINGS, "how leases ended; with the live ones they add up to the handoffs received");
+    describe_counter!(
+        ENDINGS,
+        "how leases ended; with the live ones they add up to handoffs and adopted leases"
+    );
     let released = Outcome::ALL.into_iter().map(|outcome| ending(LeaseEnding::Released(outcome)));
     let refused = REFUSALS.into_iter().map(refusal).chain([ending(LeaseEnding::EpitaphLost)]);
     released.chain(refused).for_each(|outcome| zero(&counter!(ENDINGS, "outcome" => outcome)));
     describe_counter!(RELOADS, "reloads by result");
     RELOAD_RESULTS.into_iter().for_each(|result| zero(&counter!(RELOADS, "result" => result)));
+    describe_counter!(UPGRADES, "upgrades in place by result; a new image begins with what led to it");
+    UPGRADE_RESULTS.into_iter().for_each(|result| zero(&counter!(UPGRADES, "result" => result)));
     describe_counter!(RESTARTS, "workers started again, by slot and reason");
 }
 

@@ -118,6 +118,7 @@ impl Judge {
         self.expected = Expected::default();
         match event {
             Event::Start | Event::LoadRefused => self.loading = false,
+            Event::Adopt { .. } | Event::Held { .. } | Event::Leave | Event::Stay | Event::Abandon => {}
             Event::Tick => self.expected.tick = true,
             Event::Received { lease } => self.told_received(now, *lease),
             Event::FdDropped { lease } => {

@@ -17,6 +17,8 @@ pub(super) fn kind(action: &Action) -> String {
     match action {
         Action::Spawn { cause, .. } => format!("Spawn {cause:?}"),
         Action::Kill { cause, .. } => format!("Kill {cause:?}"),
+        Action::Resync { .. } => "Resync".to_owned(),
+        Action::Adopted { .. } => "Adopted".to_owned(),
         Action::Lend { attempt, .. } => format!("Lend {attempt}"),
         Action::Refuse { refusal, .. } => format!("Refuse {refusal:?}"),
         Action::Close { ending: LeaseEnding::Released(_), .. } => "Close".to_owned(),
@@ -37,6 +39,7 @@ impl Judge {
             Action::Spawn { worker, slot, generation, cause } => {
                 self.said_spawn(now, *worker, *slot, *generation, *cause);
             }
+            Action::Resync { .. } | Action::Adopted { .. } => {}
             Action::Lend { lease, worker, attempt } => self.said_lend(now, *lease, *worker, *attempt),
             Action::LendEpitaph { lease, worker, .. } => self.said_epitaph(now, *lease, *worker),
             Action::ForgetPayload { lease } => {

@@ -274,7 +274,11 @@ impl World {
             Action::Refuse { lease, .. } | Action::Close { lease, .. } => {
                 self.witnessed.remove(&lease);
             }
-            Action::ForgetPayload { .. } | Action::RollEnded { .. } | Action::Exit => {}
+            Action::Resync { .. }
+            | Action::Adopted { .. }
+            | Action::ForgetPayload { .. }
+            | Action::RollEnded { .. }
+            | Action::Exit => {}
         }
     }
 

@@ -1,0 +1,208 @@
+//! Taking over what an earlier supervisor has left. In: kept workers, and the pages of what they hold. Out: links
+//! and leases of ours.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use handoff_shared::channel::Fds;
+use handoff_shared::ids::{Generation, LeaseId, WorkerId};
+use handoff_shared::message::{
+    Held, HeldLease as SaidLease, HeldStage as SaidStage, PROTOCOL_VERSION, ToWorker,
+};
+
+use super::{EventLoop, policy};
+use crate::capacity::Capacity;
+use crate::dispatcher::{Adopted, Message};
+use crate::fleet::{Event, HeldLease, HeldPage, HeldStage};
+use crate::generation::Recipe;
+use crate::inherit::GENERATION;
+use crate::link::{Link, Origin, Outgoing};
+
+impl EventLoop {
+    /// Begins: with what is there, or from nothing.
+    pub(super) fn begin(&mut self) {
+        for name in std::mem::take(&mut self.parts.inherited.unknown) {
+            tracing::warn!(name, "an fd that we were started with is none that we know; it is closed");
+            self.parts.store.forget(&name);
+        }
+        self.keep_sockets();
+        for (generation, kept) in std::mem::take(&mut self.parts.inherited.generations) {
+            match Recipe::kept(&self.parts.cli, &kept) {
+                Ok(recipe) => drop(self.recipes.insert(generation, recipe)),
+                Err(error) => {
+                    tracing::warn!(%generation, %error, "a generation that was kept cannot be used");
+                    self.parts.store.forget(&format!("{GENERATION}{generation}"));
+                }
+            }
+        }
+        let kept = std::mem::take(&mut self.parts.inherited.workers);
+        if kept.is_empty() && self.recipes.is_empty() {
+            self.register(Generation::FIRST, self.parts.recipe.clone());
+            return self.tell(Event::Start);
+        }
+        let mut workers = Vec::new();
+        for (number, kept) in (0..).zip(kept) {
+            let (name, pid) = (kept.name.clone(), kept.pid);
+            match Link::adopt(kept) {
+                Ok(link) => {
+                    tracing::info!(pid, name, "a running worker is taken over");
+                    self.links.insert(WorkerId(number), link);
+                    workers.push(WorkerId(number));
+                }
+                Err(error) => tracing::error!(pid, name, %error, "a running worker cannot be taken over"),
+            }
+        }
+        let known = self.recipes.keys().copied().collect();
+        self.tell(Event::Adopt { workers, known });
+    }
+
+    /// A socket that we have bound ourselves outlives us only if somebody keeps it.
+    fn keep_sockets(&self) {
+        for (socket, _, is_ours) in self.parts.listener.sockets() {
+            if is_ours {
+                self.parts.store.keep(crate::inherit::OWN_SOCKET, &[socket]);
+            }
+        }
+    }
+
+    /// What workers of this generation are made of; a successor will know it too.
+    pub(super) fn register(&mut self, generation: Generation, recipe: Recipe) {
+        self.parts.store.keep(&format!("{GENERATION}{generation}"), &recipe.fds());
+        self.newest = self.newest.max(generation);
+        self.recipes.insert(generation, recipe);
+    }
+
+    /// Forgets what workers are made of that will not be started any more.
+    pub(super) fn forget_recipes(&mut self) {
+        let (fleet, newest, store) = (&self.fleet, self.newest, &self.parts.store);
+        self.recipes.retain(|generation, _| {
+            let is_needed = fleet.is_generation_in_use(*generation) || *generation == newest;
+            if !is_needed {
+                store.forget(&format!("{GENERATION}{generation}"));
+            }
+            is_needed
+        });
+    }
+
+    /// Asks a worker what it holds. Each may give back its part of what we can keep.
+    pub(super) fn resync(&mut self, worker: WorkerId) {
+        let share = self.parts.capacity.dups_max / self.links.len().max(1);
+        let fd_budget = u32::try_from(share).unwrap_or(u32::MAX);
+        let ticket = self.parts.start_number;
+        if let Some(link) = self.links.get_mut(&worker) {
+            link.push(Outgoing::Message(ToWorker::Resync { ticket, fd_budget }));
+        }
+    }
+
+    /// A page of what a worker holds.
+    pub(super) fn hear_held(&mut self, worker: WorkerId, held: Held, fds: Fds) {
+        let Some(link) = self.links.get_mut(&worker) else { return };
+        if link.origin == Origin::Adopted && held.ticket != self.parts.start_number {
+            // An earlier supervisor has asked, and did not live to hear it.
+            return;
+        }
+        if link.origin != Origin::Adopted || held.page != link.next_page {
+            tracing::error!(page = held.page, "worker says what it holds without being asked");
+            return self.tell(Event::Misbehaved { worker });
+        }
+        link.next_page += 1;
+        (link.slot, link.generation) = (held.slot, held.generation);
+        let (slot, generation, pid) = (held.slot, held.generation, link.pid);
+        if held.page == 0 {
+            self.parts.metrics.adopted_worker(slot);
+        }
+        if fds.lost {
+            tracing::warn!(%slot, pid, "too few fds to take all clients back: some lose their last event");
+        }
+        let page = HeldPage {
+            last: held.last,
+            speaks_ours: held.protocol_version == PROTOCOL_VERSION,
+            slot,
+            generation,
+            drain_remaining: held.drain_remaining_ms.map(Duration::from_millis),
+            leases: self.readmit(held.leases, fds),
+        };
+        if held.last {
+            tracing::info!(%slot, %generation, pid, pages = held.page + 1, version = held.protocol_version, "worker has said what it holds");
+        }
+        self.tell(Event::Held { worker, page });
+    }
+
+    /// Its leases are ours again. Fds are in the order of the leases; what was lost on the way was at the end.
+    fn readmit(&mut self, leases: Vec<SaidLease>, fds: Fds) -> Vec<HeldLease> {
+        let mut fds = fds.received.into_iter();
+        let mut admitted = Vec::new();
+        let mut dropped = Vec::new();
+        for said in leases {
+            let (stage, adopted) = split(said.stage, said.has_fd, &mut fds);
+            let mut has_fd = adopted.client.is_some();
+            if self.dispatcher.knows(said.lease) {
+                // The fleet will say what it thinks of a lease that two workers hold.
+                has_fd = false;
+            } else {
+                self.parts.metrics.adopted_lease(has_fd);
+                dropped.extend(self.dispatcher.readmit(said.lease, adopted, Instant::now()));
+            }
+            admitted.push(HeldLease { lease: said.lease, attempt: said.attempt, stage, has_fd });
+        }
+        for lease in &mut admitted {
+            lease.has_fd &= !dropped.contains(&lease.lease);
+        }
+        self.tell_dropped(dropped);
+        admitted
+    }
+
+    fn tell_dropped(&mut self, dropped: Vec<LeaseId>) {
+        for lease in dropped {
+            self.drop_dup(Some(lease));
+        }
+    }
+
+    /// Everybody is known: new workers are of this generation. What is on disk may want another one.
+    pub(super) fn adopted(&mut self, generation: Generation) {
+        let candidate = self.parts.recipe.clone();
+        self.newest = self.recipes.keys().copied().max().unwrap_or(generation).max(generation);
+        self.active = generation;
+        match self.recipes.get(&generation) {
+            None => self.register(generation, candidate),
+            Some(current) if current.is_same(&candidate) => self.parts.recipe = current.clone(),
+            Some(_) if self.parts.disk_error.is_some() => {}
+            Some(_) => self.is_roll_due = true,
+        }
+        tracing::info!(%generation, workers = self.links.len(), leases = self.fleet.load().0, "taken over");
+    }
+
+    /// The configuration or the binary on disk is not what the workers that we took over are made of.
+    pub(super) fn start_due_roll(&mut self) {
+        if !std::mem::take(&mut self.is_roll_due) {
+            return;
+        }
+        let recipe = self.parts.recipe.clone();
+        let generation = self.newest.next();
+        let capacity = Capacity::of(&recipe.config, self.parts.fd_limit);
+        let policy = Box::new(policy(&recipe.config, &capacity));
+        tracing::info!(%generation, "binary or configuration have changed since; rolling");
+        self.register(generation, recipe);
+        self.tell(Event::Loaded { generation, policy });
+        self.forget_recipes();
+    }
+}
+
+/// What the fleet must know, and what the dispatcher keeps.
+fn split(stage: SaidStage, has_fd: bool, fds: &mut impl Iterator<Item = OwnedFd>) -> (HeldStage, Adopted) {
+    let client = if has_fd { fds.next() } else { None };
+    match stage {
+        SaidStage::Taken { truncated, inline, memfd_bytes, written } => {
+            let memfd = memfd_bytes.filter(|_| has_fd).and_then(|bytes| Some((fds.next()?, bytes)));
+            // Without its payload nobody else can serve it.
+            let is_whole = memfd_bytes.is_none() || memfd.is_some();
+            let client = client.filter(|_| is_whole);
+            let payload = client.is_some().then_some(Message { inline: inline.0, memfd, truncated });
+            (HeldStage::Taken, Adopted { client, payload, written })
+        }
+        SaidStage::Committed { format } => {
+            (HeldStage::Committed(format), Adopted { client, payload: None, written: None })
+        }
+        SaidStage::Epitaph => (HeldStage::Epitaph, Adopted { client, payload: None, written: None }),
+    }
+}
