@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::apache::{self, Door, Kind};
 use crate::client::Client;
+use crate::manager::Manager;
 use crate::{PATIENCE, eventually, process};
 
 /// How a daemon is started.
@@ -33,6 +34,10 @@ pub struct Options {
     pub fd_limit: Option<u64>,
     /// Standard error goes there instead of a file of the daemon's own.
     pub log_to: Option<PathBuf>,
+    /// It runs from copies of the binaries in its own directory, which a test may replace.
+    pub own_binaries: bool,
+    /// A service manager starts it: it holds the handoff socket, and stores this many fds.
+    pub store_max: Option<usize>,
     /// The daemon runs in a terminal of its own, made by script(1).
     pub terminal: bool,
 }
@@ -40,9 +45,13 @@ pub struct Options {
 /// A running handoffd.
 #[derive(Debug)]
 pub struct Daemon {
-    directory: TempDir,
     child: Child,
     admin: String,
+    manager: Option<Manager>,
+    options: Options,
+    /// Workers that are nobody's children any more when a supervisor has died.
+    left_behind: Vec<u32>,
+    directory: TempDir,
 }
 
 static NEXT: AtomicU32 = AtomicU32::new(0);
@@ -77,24 +86,73 @@ impl Daemon {
         );
         let config = directory.path().join("daemon.toml");
         fs::write(&config, configuration(directory.path(), &admin, options)).expect("a configuration");
-        let log = options.log_to.clone().unwrap_or_else(|| directory.path().join("log"));
-        let log = File::options().create(true).append(true).open(log).expect("a log");
-        let child = command(options, &config)
-            .env_clear()
-            .envs(options.env.iter().cloned())
-            .stdin(if options.terminal { Stdio::piped() } else { Stdio::null() })
-            .stdout(File::create(directory.path().join("stdout")).expect("a file"))
-            .stderr(log)
-            .spawn()
-            .expect("handoffd starts");
-        let mut daemon = Self { directory, child, admin };
+        let manager = options
+            .store_max
+            .map(|max| Manager::new(directory.path(), &directory.path().join("handoffd.sock"), max));
+        if options.own_binaries {
+            for name in ["handoffd", "handoffd-worker"] {
+                fs::copy(binary(name), directory.path().join(name)).expect("a copy");
+            }
+        }
+        let child = spawn(options, directory.path(), manager.as_ref());
+        let mut daemon =
+            Self { child, admin, manager, options: options.clone(), left_behind: Vec::new(), directory };
         if !options.no_wait {
-            eventually("handoffd is ready, with all its workers", || {
-                assert!(daemon.exit_status().is_none(), "handoffd ended at its start");
-                (daemon.is_ready() && daemon.workers("starting").is_empty()).then_some(())
-            });
+            daemon.wait_until_ready();
         }
         daemon
+    }
+
+    /// All its workers take handoffs.
+    ///
+    /// # Panics
+    /// When they do not in time.
+    #[track_caller]
+    pub fn wait_until_ready(&mut self) {
+        eventually("handoffd is ready, with all its workers", || {
+            assert!(self.exit_status().is_none(), "handoffd ended at its start");
+            (self.is_ready() && self.workers("starting").is_empty() && self.workers("adopted").is_empty())
+                .then_some(())
+        });
+    }
+
+    /// Who has started it.
+    ///
+    /// # Panics
+    /// When no manager has.
+    #[must_use]
+    pub fn manager(&self) -> &Manager {
+        self.manager.as_ref().expect("a daemon with a manager")
+    }
+
+    /// Ends the supervisor by this signal, and has the manager start another one. Returns how the first one ended.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub fn succeed_after(&mut self, signal: Signal) -> ExitStatus {
+        let status = self.end_supervisor(signal);
+        self.start_again();
+        status
+    }
+
+    /// Ends the supervisor alone.
+    ///
+    /// # Panics
+    /// When it does not end in time.
+    pub fn end_supervisor(&mut self, signal: Signal) -> ExitStatus {
+        self.left_behind.extend(process::children(self.pid()));
+        self.signal(signal);
+        self.wait()
+    }
+
+    /// The manager starts the next supervisor.
+    pub fn start_again(&mut self) {
+        self.child = spawn(&self.options, self.directory.path(), self.manager.as_ref());
+    }
+
+    /// How the next supervisor is started.
+    pub fn options(&mut self) -> &mut Options {
+        &mut self.options
     }
 
     /// Where Apache connects.
@@ -113,6 +171,17 @@ impl Daemon {
     #[must_use]
     pub fn config(&self) -> PathBuf {
         self.directory.path().join("daemon.toml")
+    }
+
+    /// Puts something else where one of its own binaries was, as a package does: by a new file in its place.
+    ///
+    /// # Panics
+    /// When it cannot be written.
+    pub fn replace_binary(&self, name: &str, content: &[u8]) {
+        let (new, path) = (self.directory.path().join("new"), self.directory.path().join(name));
+        fs::write(&new, content).expect("a file");
+        fs::set_permissions(&new, std::os::unix::fs::PermissionsExt::from_mode(0o755)).expect("a mode");
+        fs::rename(new, path).expect("a name");
     }
 
     /// Replaces a text in the configuration file, for the next reload.
@@ -298,7 +367,8 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let workers = process::children(self.pid());
+        let mut workers = process::children(self.pid());
+        workers.append(&mut self.left_behind);
         let _ = self.child.kill();
         let _ = self.child.wait();
         for worker in workers {
@@ -316,9 +386,28 @@ impl Drop for Daemon {
     }
 }
 
+fn spawn(options: &Options, directory: &Path, manager: Option<&Manager>) -> Child {
+    let log = options.log_to.clone().unwrap_or_else(|| directory.join("log"));
+    let log = File::options().create(true).append(true).open(log).expect("a log");
+    let mut command = command(options, &directory.join("daemon.toml"), manager);
+    command
+        .env_clear()
+        .envs(options.env.iter().cloned())
+        .stdin(if options.terminal { Stdio::piped() } else { Stdio::null() })
+        .stdout(File::create(directory.join("stdout")).expect("a file"))
+        .stderr(log);
+    if let Some(manager) = manager {
+        manager.hand_on(&mut command);
+    }
+    command.spawn().expect("handoffd starts")
+}
+
 /// The daemon's command line, with what is wrapped around it.
-fn command(options: &Options, config: &Path) -> Command {
-    let daemon = binary("handoffd");
+fn command(options: &Options, config: &Path, manager: Option<&Manager>) -> Command {
+    let daemon = match (options.own_binaries, config.parent()) {
+        (true, Some(directory)) => directory.join("handoffd"),
+        _ => binary("handoffd"),
+    };
     if options.terminal {
         let mut command = Command::new("script");
         let line = format!("exec '{}' '{}'", daemon.display(), config.display());
@@ -328,11 +417,18 @@ fn command(options: &Options, config: &Path) -> Command {
     let mut command = match options.fd_limit {
         Some(limit) => {
             let mut command = Command::new("prlimit");
-            command.arg(format!("--nofile={limit}:{limit}")).arg(daemon);
+            command.arg(format!("--nofile={limit}:{limit}"));
             command
         }
-        None => Command::new(daemon),
+        None => Command::new("env"),
     };
+    if let Some(manager) = manager {
+        command.arg(binary("launcher")).arg(manager.names());
+    }
+    command.arg(daemon);
+    if manager.is_some() {
+        command.arg("--fd-store");
+    }
     command.arg(config).args(&options.args);
     command
 }

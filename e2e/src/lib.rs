@@ -10,12 +10,14 @@ pub mod client;
 pub mod crowd;
 pub mod daemon;
 pub mod front;
+pub mod manager;
 pub mod process;
 
 pub use apache::{Door, Sent};
 pub use client::{Client, Response};
 pub use crowd::Crowd;
 pub use daemon::{Daemon, Options};
+pub use manager::Manager;
 
 use std::time::{Duration, Instant};
 

@@ -201,6 +201,7 @@ impl EventLoop {
                     self.is_hurried = true;
                     self.tell(Event::StopNow);
                 }
+                Signal::Terminate | Signal::Interrupt if self.is_leaving_for_good() => self.is_hurried = true,
                 Signal::Terminate if self.parts.store.is_there() => self.leave(),
                 Signal::Terminate | Signal::Interrupt => self.stop(),
                 Signal::Upgrade => self.begin_upgrade(),
@@ -218,6 +219,7 @@ impl EventLoop {
     fn stop(&mut self) {
         let timeout = self.parts.recipe.config.server.shutdown_timeout;
         tracing::info!(timeout_secs = timeout.as_secs_f64(), "stopping: streams may finish");
+        self.give_up_upgrade();
         self.parts.notify.stopping();
         self.parts.listener.unlink();
         self.tell(Event::Stop { deadline: Instant::now() + timeout });

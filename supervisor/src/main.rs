@@ -25,6 +25,7 @@ mod succession;
 
 use std::io::Write;
 use std::process::ExitCode;
+use std::rc::Rc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
@@ -121,10 +122,11 @@ fn run(start: Start) -> Result<(), String> {
     if let Some(error) = &disk_error {
         tracing::error!(%error, "what is on disk cannot be used; the configuration of the last supervisor is");
     }
-    let config = &recipe.config;
-    let fd_limit = capacity::raise_fd_limit(config);
-    let capacity = Capacity::of(config, fd_limit);
-    capacity.log(config, fd_limit);
+    // Only that: the recipe's fds belong to the loop.
+    let config = Rc::clone(&recipe.config);
+    let fd_limit = capacity::raise_fd_limit(&config);
+    let capacity = Capacity::of(&config, fd_limit);
+    capacity.log(&config, fd_limit);
     let invocation = Invocation::new().map_err(|error| format!("our own path is not known: {error}"))?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -179,7 +181,7 @@ fn run(start: Start) -> Result<(), String> {
             metrics,
             notify,
             log,
-            recipe: recipe.clone(),
+            recipe,
         };
         EventLoop::new(parts).run().await;
         Ok(())

@@ -53,6 +53,7 @@ impl EventLoop {
     pub(super) fn leave(&mut self) {
         tracing::info!("leaving: the workers are kept for a successor");
         self.parts.notify.stopping();
+        self.give_up_upgrade();
         self.begin_leaving(Successor::Process);
     }
 
@@ -63,6 +64,19 @@ impl EventLoop {
         }
         tracing::info!(binary = %self.parts.invocation.binary.display(), "upgrade: checking the binary on disk");
         self.handover = Some(Handover::Checking(preflight::start(self.parts.invocation.clone())));
+    }
+
+    /// There will be no successor in this process.
+    pub(super) fn give_up_upgrade(&mut self) {
+        if let Some(Handover::Ready) = self.handover.take() {
+            signals::unblock();
+        }
+        self.tell(Event::Stay);
+    }
+
+    /// Nothing but time keeps us.
+    pub(super) fn is_leaving_for_good(&self) -> bool {
+        matches!(self.handover, Some(Handover::Leaving { successor: Successor::Process, .. }))
     }
 
     fn begin_leaving(&mut self, successor: Successor) {
@@ -130,7 +144,7 @@ impl EventLoop {
                 }
             };
         }
-        if waited > LEAVE_TIMEOUT {
+        if waited > LEAVE_TIMEOUT || self.is_hurried {
             match successor {
                 Successor::Image => self.upgrade_failed("there is always something in our hands"),
                 Successor::Process => {
