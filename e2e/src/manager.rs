@@ -85,7 +85,7 @@ impl Manager {
         let stored = state.store.iter().map(|(_, fd)| fd.as_fd());
         let fds: Vec<BorrowedFd<'_>> = std::iter::once(self.listener.as_fd()).chain(stored).collect();
         let (ours, theirs) = UnixStream::pair().expect("a socket pair");
-        send(ours.as_fd(), &fds);
+        send(ours.as_fd(), b"fds", &fds);
         command.env("NOTIFY_SOCKET", &self.notify).stdin(Stdio::from(OwnedFd::from(theirs)));
     }
 
@@ -148,7 +148,11 @@ fn lock(state: &Mutex<State>) -> MutexGuard<'_, State> {
     state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn send(socket: BorrowedFd<'_>, fds: &[BorrowedFd<'_>]) {
+/// One message with these fds.
+///
+/// # Panics
+/// When they are too many, or nobody listens.
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut control = SendAncillaryBuffer::new(&mut space);
     assert!(
@@ -156,18 +160,22 @@ fn send(socket: BorrowedFd<'_>, fds: &[BorrowedFd<'_>]) {
         "{} fds are too many for a message",
         fds.len()
     );
-    sendmsg(socket, &[IoSlice::new(b"fds")], &mut control, SendFlags::NOSIGNAL).expect("a socket pair");
+    sendmsg(socket, &[IoSlice::new(bytes)], &mut control, SendFlags::NOSIGNAL).expect("a socket pair");
+}
+
+/// One message with its fds, as text; none when there is none for a while.
+#[must_use]
+pub fn receive(socket: BorrowedFd<'_>) -> Option<(String, Vec<OwnedFd>)> {
+    let (bytes, fds) = receive_bytes(socket)?;
+    Some((String::from_utf8_lossy(&bytes).into_owned(), fds))
 }
 
 /// One message with its fds; none when there is none for a while.
-///
-/// # Panics
-/// Never; a message that is not UTF-8 is read as far as it can be.
 #[must_use]
-pub fn receive(socket: BorrowedFd<'_>) -> Option<(String, Vec<OwnedFd>)> {
+pub fn receive_bytes(socket: BorrowedFd<'_>) -> Option<(Vec<u8>, Vec<OwnedFd>)> {
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(FDS_MAX))];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let mut buffer = [0; 8192];
+    let mut buffer = vec![0; 256 * 1024];
     let mut buffers = [IoSliceMut::new(&mut buffer)];
     let bytes = recvmsg(socket, &mut buffers, &mut control, RecvFlags::CMSG_CLOEXEC).ok()?.bytes;
     let mut fds = Vec::new();
@@ -176,5 +184,6 @@ pub fn receive(socket: BorrowedFd<'_>) -> Option<(String, Vec<OwnedFd>)> {
             fds.extend(received);
         }
     }
-    Some((String::from_utf8_lossy(&buffer[..bytes]).into_owned(), fds))
+    buffer.truncate(bytes);
+    Some((buffer, fds))
 }

@@ -1,13 +1,15 @@
 //! A worker that lies. Started by handoffd as any worker is; the file `behaviour` beside this executable says
-//! how it behaves. It speaks the channel's bytes by itself: no code of handoffd's is in it.
+//! how it behaves. It speaks the channel's bytes by itself: no code of handoffd's is in it. One behaviour is honest:
+//! a worker of another version.
 
 #![forbid(unsafe_code)]
 
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::time::{Duration, Instant};
 
+use handoff_e2e::manager;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 /// Bodies of messages, as the channel encodes them: the number of the variant, then its fields.
@@ -26,6 +28,9 @@ fn main() -> io::Result<()> {
     let executable = std::env::current_exe()?;
     let behaviour = fs::read_to_string(executable.with_file_name("behaviour"))?;
     let mut channel = Channel(File::from(io::stdin().as_fd().try_clone_to_owned()?));
+    if let Some(version) = behaviour.trim().strip_prefix("becomes version ") {
+        return Foreigner::new(channel, version.parse().map_err(io::Error::other)?).live();
+    }
     channel.receive()?;
     match behaviour.trim() {
         "garbage" => channel.raw(b"this is no message")?,
@@ -70,6 +75,89 @@ fn main() -> io::Result<()> {
     loop {
         channel.receive()?;
     }
+}
+
+/// An honest worker of another version: it begins as one of ours, and after its adoption its packets bear another
+/// number, and its snapshots are of a shape that nobody here knows.
+struct Foreigner {
+    channel: Channel,
+    version: u8,
+    place: [u8; 2],
+    clients: Vec<(Vec<u8>, File)>,
+}
+
+impl Foreigner {
+    fn new(channel: Channel, version: u8) -> Self {
+        Self { channel, version, place: [0, 1], clients: Vec::new() }
+    }
+
+    fn live(mut self) -> io::Result<()> {
+        loop {
+            poll(&mut [PollFd::new(self.channel.0.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
+            let (packet, fds) =
+                manager::receive_bytes(self.channel.0.as_fd()).ok_or(io::ErrorKind::UnexpectedEof)?;
+            let body = packet.get(12..).ok_or(io::ErrorKind::UnexpectedEof)?;
+            match body[0] {
+                0 => {
+                    self.place = [body[1], body[2]];
+                    self.channel.say(READY)?;
+                }
+                1 => self.take(number(&body[1..]), fds)?,
+                3 => return self.drain(),
+                4 => self.tell(number(&body[1..]))?,
+                _ => return Err(io::Error::other("an unknown message")),
+            }
+        }
+    }
+
+    /// Takes a handoff, and begins the answer.
+    fn take(&mut self, lease: &[u8], fds: Vec<OwnedFd>) -> io::Result<()> {
+        self.channel.say(&[&[1, 1], lease].concat())?;
+        self.channel.say(&[&[2], lease, &[0]].concat())?;
+        let mut client = File::from(fds.into_iter().next().ok_or(io::ErrorKind::NotFound)?);
+        client.write_all(b"HTTP/1.1 200 OK\r\n\r\ndata: begun\n\n")?;
+        self.clients.push((lease.to_vec(), client));
+        Ok(())
+    }
+
+    /// Held: one page, all committed, each with its fd.
+    fn tell(&mut self, ticket: &[u8]) -> io::Result<()> {
+        let count = u8::try_from(self.clients.len()).map_err(io::Error::other)?;
+        let mut body = [&[4], ticket, &[0, 1, self.version], &self.place, &[0, count]].concat();
+        for (lease, _) in &self.clients {
+            body.extend_from_slice(&[lease.as_slice(), &[0, 1, 0, 1]].concat());
+        }
+        let packet = self.packet(&body)?;
+        let fds: Vec<_> = self.clients.iter().map(|(_, client)| client.as_fd()).collect();
+        manager::send(self.channel.0.as_fd(), &packet, &fds);
+        self.channel.raw(&self.packet(&[5, 99, 99, 99, 99])?)
+    }
+
+    /// Finishes what it holds.
+    fn drain(&mut self) -> io::Result<()> {
+        for (lease, mut client) in std::mem::take(&mut self.clients) {
+            client.write_all(b"data: finished\n\ndata: [DONE]\n\n")?;
+            nix::sys::socket::shutdown(client.as_raw_fd(), nix::sys::socket::Shutdown::Write)?;
+            self.channel.raw(&self.packet(&[&[3, 1], lease.as_slice(), &[0]].concat())?)?;
+        }
+        Ok(())
+    }
+
+    fn packet(&self, body: &[u8]) -> io::Result<Vec<u8>> {
+        let length = u32::try_from(body.len()).map_err(io::Error::other)?;
+        Ok([&b"hand"[..], &[self.version, 0, 2, 0], &length.to_le_bytes(), body].concat())
+    }
+}
+
+/// The bytes of the number at the beginning, as the channel encodes it.
+fn number(bytes: &[u8]) -> &[u8] {
+    let length = match bytes[0] {
+        251 => 3,
+        252 => 5,
+        253 => 9,
+        _ => 1,
+    };
+    &bytes[..length]
 }
 
 struct Channel(File);

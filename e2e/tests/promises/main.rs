@@ -41,5 +41,6 @@ mod the_documented_examples_are_true;
 mod the_site_shapes_the_head;
 mod the_socket_file_is_ours_alone;
 mod unread_request_bytes_never_cost_the_tail;
+mod versions_meet_only_to_part;
 mod workers_are_recycled_without_cutting_streams;
 mod workers_killed_under_load_lose_nobody;
