@@ -41,6 +41,8 @@ pub(crate) struct Link {
     pub(crate) is_being_kept: bool,
     /// Of what it says that it holds.
     pub(crate) next_page: u32,
+    /// Fds that it may still give us with it.
+    pub(crate) fd_budget: usize,
 }
 
 /// Who has started a worker.
@@ -105,6 +107,7 @@ impl Link {
             origin,
             is_being_kept: false,
             next_page: 0,
+            fd_budget: 0,
         };
         let config = (*recipe.config).clone();
         link.outbox.push_back(Outgoing::Message(ToWorker::Configure(Box::new(Configure {
@@ -134,6 +137,7 @@ impl Link {
             origin: Origin::Adopted,
             is_being_kept: false,
             next_page: 0,
+            fd_budget: 0,
         })
     }
 

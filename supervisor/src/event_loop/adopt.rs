@@ -18,6 +18,9 @@ use crate::generation::Recipe;
 use crate::inherit::GENERATION;
 use crate::link::{Link, Origin, Outgoing};
 
+/// More leases than a million are in no worker.
+const PAGES_MAX: u32 = 1 << 14;
+
 impl EventLoop {
     /// Begins: with what is there, or from nothing.
     pub(super) fn begin(&mut self) {
@@ -90,6 +93,7 @@ impl EventLoop {
         let fd_budget = u32::try_from(share).unwrap_or(u32::MAX);
         let ticket = self.parts.start_number;
         if let Some(link) = self.links.get_mut(&worker) {
+            link.fd_budget = share;
             link.push(Outgoing::Message(ToWorker::Resync { ticket, fd_budget }));
         }
     }
@@ -101,11 +105,14 @@ impl EventLoop {
             // An earlier supervisor has asked, and did not live to hear it.
             return;
         }
-        if link.origin != Origin::Adopted || held.page != link.next_page {
-            tracing::error!(page = held.page, "worker says what it holds without being asked");
+        let is_expected = held.page == link.next_page && held.page < PAGES_MAX;
+        if link.origin != Origin::Adopted || !is_expected || fds.received.len() > link.fd_budget {
+            let (page, fds) = (held.page, fds.received.len());
+            tracing::error!(page, fds, "worker says what it holds without being asked, or more than it may");
             return self.tell(Event::Misbehaved { worker });
         }
         link.next_page += 1;
+        link.fd_budget -= fds.received.len();
         (link.slot, link.generation) = (held.slot, held.generation);
         let (slot, generation, pid) = (held.slot, held.generation, link.pid);
         if held.page == 0 {

@@ -109,7 +109,7 @@ fn render_fleet(text: &mut Text, report: &Report) {
         report.leases_queued as u64,
     );
     text.head("handoffd_workers", "gauge", "workers by state");
-    for state in ["starting", "ready", "draining", "dying", "backoff"] {
+    for state in ["starting", "adopted", "ready", "draining", "dying", "backoff"] {
         let count = report.workers.iter().filter(|worker| worker.state == state).count();
         text.line("handoffd_workers", &labels(&[("state", state.to_owned())]), count);
     }
