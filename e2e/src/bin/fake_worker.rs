@@ -45,6 +45,10 @@ fn main() -> io::Result<()> {
         "committed unknown" => channel.say_all(&[READY, COMMITTED_UNKNOWN])?,
         "released unknown" => channel.say_all(&[READY, RELEASED_UNKNOWN])?,
         "held unasked" => channel.say_all(&[READY, HELD])?,
+        "an fd unasked" => {
+            let packet = [&b"hand\x01\x00\x02\x00\x08\x00\x00\x00"[..], READY].concat();
+            manager::send(channel.0.as_fd(), &packet, &[channel.0.as_fd()]);
+        }
         "leaves the channel" => {
             channel.say(READY)?;
             drop(channel);

@@ -42,6 +42,7 @@ fn garbage_and_words_out_of_turn() {
         "committed unknown",
         "released unknown",
         "held unasked",
+        "an fd unasked",
     ] {
         let (daemon, _directory) = daemon_of_liars(behaviour);
         eventually(&format!("a worker is replaced for {behaviour:?}"), || {
