@@ -7,7 +7,7 @@ use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use nix::unistd::{Group, User};
+use nix::unistd::{Group, Uid, User};
 
 use crate::SocketMode;
 use crate::settings::Value;
@@ -147,6 +147,11 @@ pub(crate) fn user(value: &Value<'_>) -> Allowed<u32> {
 /// A group's name or numeric id.
 pub(crate) fn group(value: &Value<'_>) -> Allowed<u32> {
     id_of(value, "group", |name| Ok(Group::from_name(name)?.map(|group| group.gid.as_raw())))
+}
+
+/// The primary group of a user that this host knows.
+pub(crate) fn primary_group(uid: u32) -> Option<u32> {
+    User::from_uid(Uid::from_raw(uid)).ok().flatten().map(|user| user.gid.as_raw())
 }
 
 fn id_of(value: &Value<'_>, kind: &str, find: impl Fn(&str) -> nix::Result<Option<u32>>) -> Allowed<u32> {

@@ -6,8 +6,8 @@ use std::path::PathBuf;
 
 use clap::{CommandFactory, Parser};
 
-use crate::Benchmark;
-use crate::settings::{Setting, Settings};
+use crate::settings::{Setting, Settings, Value};
+use crate::{Benchmark, allowed};
 
 const SIGNALS: &str = "\
 Precedence: default < file < environment < command line.
@@ -57,12 +57,47 @@ pub struct Cli {
     pub check: bool,
 }
 
-/// The command line of `handoffd-worker`: nothing but help and version.
+/// The command line of `handoffd-worker`: help, version, and a test of its confinement.
 #[derive(Clone, Debug, Default, Parser)]
 #[command(name = "handoffd-worker", version)]
 #[command(about = "A worker of handoffd: writes answers to clients. handoffd starts it, people do not: it \
                    takes its configuration and its clients from the socket that handoffd gives it as stdin")]
-pub struct WorkerCli {}
+pub struct WorkerCli {
+    /// Confine this process as a worker would be, try attacks that must fail, and print what became of each:
+    /// 0 when all are blocked, 1 when not
+    #[arg(long, value_enum, num_args = 0..=1, default_missing_value = "confined", require_equals = true)]
+    #[arg(value_name = "HOW", hide_possible_values = true)]
+    pub self_test: Option<SelfTest>,
+
+    /// With --self-test: become this user first, a name or a numeric id
+    #[arg(long, value_name = "NAME", requires = "group", value_parser = user_id)]
+    pub user: Option<u32>,
+
+    /// With --self-test: and this group
+    #[arg(long, value_name = "NAME", requires = "user", value_parser = group_id)]
+    pub group: Option<u32>,
+
+    /// With --self-test: this attack alone
+    #[arg(long, value_name = "ATTACK", hide = true)]
+    pub only: Option<String>,
+}
+
+/// How `handoffd-worker --self-test` tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum SelfTest {
+    /// What workers are.
+    Confined,
+    /// Not confined at all: shows that the attacks are real.
+    Unprotected,
+}
+
+fn user_id(name: &str) -> Result<u32, String> {
+    allowed::user(&Value::Word(name.into()))
+}
+
+fn group_id(name: &str) -> Result<u32, String> {
+    allowed::group(&Value::Word(name.into()))
+}
 
 /// `handoffd`'s command line, for completions and man pages.
 pub fn command() -> clap::Command {

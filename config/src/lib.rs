@@ -26,8 +26,8 @@ use cli::Cli;
 pub use error::{ConfigError, Problem};
 pub use file::ConfigFile;
 pub use values::{
-    Backend, Benchmark, Client, Config, HalfClose, LogFormat, Logging, Metrics, Mock, OpenAi, Provider,
-    Server, SocketMode, Workers,
+    Backend, Benchmark, Client, Config, HalfClose, Identity, LogFormat, Logging, Metrics, Mock, OpenAi,
+    Provider, SandboxMode, Server, SocketMode, Workers,
 };
 
 impl Config {

@@ -9,8 +9,8 @@ use std::time::Duration;
 use crate::reader::Reader;
 use crate::settings::{Settings, Value};
 use crate::{
-    Backend, Benchmark, Client, Config, ConfigError, HalfClose, LogFormat, Logging, Metrics, Mock, OpenAi,
-    Provider, Server, SocketMode, Workers, allowed,
+    Backend, Benchmark, Client, Config, ConfigError, HalfClose, Identity, LogFormat, Logging, Metrics, Mock,
+    OpenAi, Provider, SandboxMode, Server, SocketMode, Workers, allowed,
 };
 
 const TIMEOUT_SECS: RangeInclusive<f64> = 0.001..=86_400.0;
@@ -24,6 +24,9 @@ const REDISPATCHES: RangeInclusive<u8> = 0..=3;
 const WORKERS: RangeInclusive<u16> = 0..=1_024;
 const STREAMS: RangeInclusive<u64> = 0..=1_000_000_000;
 const RSS_MB: RangeInclusive<u64> = 0..=1_048_576;
+const DATA_MB: RangeInclusive<u64> = 0..=1_048_576;
+/// Less than this and no worker starts.
+const DATA_MB_MIN: u64 = 32;
 const IDLE_CONNECTIONS: RangeInclusive<u32> = 0..=100_000;
 /// HTTP/2 begins with windows of 64 KiB and knows none of 2 GiB.
 const WINDOW_KB: RangeInclusive<u32> = 64..=2_097_151;
@@ -65,6 +68,7 @@ fn server(reader: &mut Reader<'_>) -> Server {
         socket_mode: reader.value("server.socket_mode", SocketMode(0o660), allowed::socket_mode),
         socket_owner: reader.optional("server.socket_owner", allowed::user),
         socket_group: reader.optional("server.socket_group", allowed::group),
+        run_as: identity(reader, "server.user", "server.group"),
         allowed_users: reader.value("server.allowed_users", Vec::new(), allowed::list_of(allowed::user)),
         allowed_groups: reader.value("server.allowed_groups", Vec::new(), allowed::list_of(allowed::group)),
         max_connections: NonZeroU32::new(max_connections).unwrap_or(NonZeroU32::MIN),
@@ -86,6 +90,27 @@ fn server(reader: &mut Reader<'_>) -> Server {
     server
 }
 
+/// A user and a group; the group is by default the user's own.
+fn identity(reader: &mut Reader<'_>, user: &'static str, group: &'static str) -> Option<Identity> {
+    let uid = reader.optional(user, allowed::user);
+    let gid = reader.optional(group, allowed::group);
+    match (uid, gid) {
+        (None, None) => None,
+        (Some(uid), Some(gid)) => Some(Identity { uid, gid }),
+        (None, Some(_)) => {
+            reader.refuse(&[group], &format!("goes with {user} only"));
+            None
+        }
+        (Some(uid), None) => {
+            let gid = allowed::primary_group(uid);
+            if gid.is_none() {
+                reader.refuse(&[user], &format!("has no group of its own on this host; set {group} too"));
+            }
+            gid.map(|gid| Identity { uid, gid })
+        }
+    }
+}
+
 fn client(reader: &mut Reader<'_>) -> Client {
     let half_close = [("gone", HalfClose::Gone), ("serve", HalfClose::Serve)];
     Client {
@@ -101,9 +126,21 @@ fn workers(reader: &mut Reader<'_>) -> Workers {
     let count = reader.value("workers.count", 0, allowed::whole(WORKERS));
     let streams_max = reader.value("workers.streams_max", 0, allowed::whole(STREAMS));
     let rss_max_mb = reader.value("workers.rss_max_mb", 0, allowed::whole(RSS_MB));
+    let data_max_mb = reader.value("workers.data_max_mb", 0, allowed::whole(DATA_MB));
+    if (1..DATA_MB_MIN).contains(&data_max_mb) {
+        reader.refuse(&["workers.data_max_mb"], "must be 0 (no limit) or at least 32");
+    }
+    let sandbox = [
+        ("require", SandboxMode::Require),
+        ("best-effort", SandboxMode::BestEffort),
+        ("off", SandboxMode::Off),
+    ];
     Workers {
         count: NonZeroU16::new(count).unwrap_or_else(one_per_core),
         binary: reader.optional("workers.binary", allowed::path),
+        run_as: identity(reader, "workers.user", "workers.group"),
+        sandbox: reader.value("workers.sandbox", SandboxMode::BestEffort, allowed::one_of(&sandbox)),
+        data_max_bytes: NonZeroU64::new(data_max_mb * MEBIBYTE),
         drain_timeout: timeout(reader, "workers.drain_timeout_secs", 600),
         age_max: reader.value("workers.age_max_secs", None, allowed::seconds_or_off(AGE_SECS)),
         streams_max: NonZeroU64::new(streams_max),

@@ -49,6 +49,8 @@ pub struct Server {
     pub socket_owner: Option<u32>,
     /// Group (gid) of both sockets; unchanged when absent.
     pub socket_group: Option<u32>,
+    /// Whom a supervisor that is started with privileges becomes; none: it stays who it is.
+    pub run_as: Option<Identity>,
     /// Peers with one of these uids may hand over. Both lists empty: whoever the file mode admits.
     pub allowed_users: Vec<u32>,
     /// Peers with one of these (primary) gids may hand over.
@@ -74,6 +76,15 @@ pub struct Server {
 /// Permission bits of a socket file: at most 0o777.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SocketMode(pub u32);
+
+/// A user and a primary group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// The user's id.
+    pub uid: u32,
+    /// The primary group's id.
+    pub gid: u32,
+}
 
 /// `[client]`.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -106,6 +117,12 @@ pub struct Workers {
     pub count: NonZeroU16,
     /// The worker executable; none: `handoffd-worker` beside the supervisor's own.
     pub binary: Option<PathBuf>,
+    /// Whom workers become; none: who the supervisor is.
+    pub run_as: Option<Identity>,
+    /// How much of their confinement workers insist on.
+    pub sandbox: SandboxMode,
+    /// Private memory that a worker may have at most (RLIMIT_DATA), in bytes.
+    pub data_max_bytes: Option<NonZeroU64>,
     /// How long a replaced worker may go on with its streams.
     pub drain_timeout: Duration,
     /// Recycle a worker that is older than this.
@@ -114,6 +131,17 @@ pub struct Workers {
     pub streams_max: Option<NonZeroU64>,
     /// Recycle a worker whose resident memory is larger, in bytes.
     pub rss_max_bytes: Option<NonZeroU64>,
+}
+
+/// How much of their confinement workers insist on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SandboxMode {
+    /// All of it, or the worker does not start.
+    Require,
+    /// What the kernel has; the rest is logged and counted.
+    BestEffort,
+    /// None: a debugger may attach, a crash may leave a core. Privileges are given up all the same.
+    Off,
 }
 
 /// `[backend]`.

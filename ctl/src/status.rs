@@ -16,8 +16,8 @@ use crate::outcome::{Exit, Failure};
 const DEFAULT_ADDRESS: &str = "127.0.0.1:9090";
 const IO_TIMEOUT: Duration = Duration::from_secs(5);
 const CLEAR_SCREEN: &str = "\x1b[H\x1b[2J";
-const COLUMNS: [&str; 10] =
-    ["SLOT", "GENERATION", "PID", "STATE", "LEASES", "TOTAL", "RESTARTS", "RSS", "BEAT", "AGE"];
+const COLUMNS: [&str; 11] =
+    ["SLOT", "GENERATION", "PID", "STATE", "LEASES", "TOTAL", "RESTARTS", "RSS", "SANDBOX", "BEAT", "AGE"];
 
 const HELP_TAIL: &str = "\
 Exit codes:
@@ -194,6 +194,7 @@ fn row(worker: &WorkerStatus) -> [String; COLUMNS.len()] {
         worker.leases_total.to_string(),
         worker.restarts.to_string(),
         or_dash(worker.pid.map(|_| format!("{} MiB", worker.rss_bytes.div_ceil(1 << 20)))),
+        or_dash(worker.sandbox.map(|sandbox| sandbox.level.to_string())),
         or_dash(worker.beat_age_ms.map(|ms| format!("{ms} ms"))),
         or_dash(worker.pid.map(|_| age(worker.age_secs))),
     ]
@@ -212,6 +213,7 @@ fn age(seconds: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use handoff_shared::sandbox::{SandboxLevel, SandboxState};
     use handoff_shared::status::RollStatus;
 
     fn fleet() -> Status {
@@ -226,6 +228,7 @@ mod tests {
             leases_total: 40_000,
             restarts: 1,
             rss_bytes: 9 << 20,
+            sandbox: Some(SandboxState { level: SandboxLevel::Full, ..SandboxState::default() }),
             beat_age_ms: Some(230),
         };
         let backoff = WorkerStatus {
@@ -233,6 +236,7 @@ mod tests {
             pid: None,
             state: "backoff".into(),
             deadline_ms: Some(1500),
+            sandbox: None,
             beat_age_ms: None,
             leases: 0,
             ..ready.clone()
@@ -261,9 +265,9 @@ mod tests {
 handoffd 0.1.0, pid 4700: ready, up 1d01h; generation 2; 12 of 1000 leases, 0 queued
 rolling to generation 3: 1 of 2 slots
 a further reload waits
-SLOT  GENERATION  PID   STATE              LEASES  TOTAL  RESTARTS  RSS    BEAT    AGE
-0     2           4711  ready              12      40000  1         9 MiB  230 ms  1h02m
-1     2           -     backoff (2s left)  0       40000  1         -      -       -
+SLOT  GENERATION  PID   STATE              LEASES  TOTAL  RESTARTS  RSS    SANDBOX  BEAT    AGE
+0     2           4711  ready              12      40000  1         9 MiB  full     230 ms  1h02m
+1     2           -     backoff (2s left)  0       40000  1         -      -        -       -
 ";
         assert_eq!(table(&fleet()), expected);
     }

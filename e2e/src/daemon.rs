@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::io::{Read, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::signal::Signal;
@@ -14,6 +14,7 @@ use tempfile::TempDir;
 
 use crate::apache::{self, Door, Kind};
 use crate::client::Client;
+use crate::launch::{command, configuration};
 use crate::manager::Manager;
 use crate::{PATIENCE, eventually, process};
 
@@ -38,6 +39,11 @@ pub struct Options {
     pub own_binaries: bool,
     /// A service manager starts it: it holds the handoff socket, and stores this many fds.
     pub store_max: Option<usize>,
+    /// The kernel has no Landlock, as far as the daemon and its workers can tell.
+    pub without_landlock: bool,
+    /// The daemon is started as this user, group and further group, by setpriv(1): unless the user is root, without
+    /// any privilege.
+    pub as_user: Option<[u32; 3]>,
     /// The daemon runs in a terminal of its own, made by script(1).
     pub terminal: bool,
 }
@@ -93,6 +99,10 @@ impl Daemon {
             for name in ["handoffd", "handoffd-worker"] {
                 fs::copy(binary(name), directory.path().join(name)).expect("a copy");
             }
+        }
+        if let Some([uid, gid, _]) = options.as_user {
+            std::os::unix::fs::chown(directory.path(), Some(uid), Some(gid))
+                .expect("a directory for another user");
         }
         let child = spawn(options, directory.path(), manager.as_ref());
         let mut daemon =
@@ -400,62 +410,6 @@ fn spawn(options: &Options, directory: &Path, manager: Option<&Manager>) -> Chil
         manager.hand_on(&mut command);
     }
     command.spawn().expect("handoffd starts")
-}
-
-/// The daemon's command line, with what is wrapped around it.
-fn command(options: &Options, config: &Path, manager: Option<&Manager>) -> Command {
-    let daemon = match (options.own_binaries, config.parent()) {
-        (true, Some(directory)) => directory.join("handoffd"),
-        _ => binary("handoffd"),
-    };
-    if options.terminal {
-        let mut command = Command::new("script");
-        let line = format!("exec '{}' '{}'", daemon.display(), config.display());
-        command.args(["--quiet", "--flush", "--return", "--command", &line, "/dev/null"]);
-        return command;
-    }
-    let mut command = match options.fd_limit {
-        Some(limit) => {
-            let mut command = Command::new("prlimit");
-            command.arg(format!("--nofile={limit}:{limit}"));
-            command
-        }
-        None => Command::new("env"),
-    };
-    if let Some(manager) = manager {
-        command.arg(binary("launcher")).arg(manager.names());
-    }
-    command.arg(daemon);
-    if manager.is_some() {
-        command.arg("--fd-store");
-    }
-    command.arg(config).args(&options.args);
-    command
-}
-
-fn configuration(directory: &Path, admin: &str, options: &Options) -> String {
-    let mut server = format!("[server]\nsocket_path = \"{}\"\n", directory.join("handoffd.sock").display());
-    if options.stream_socket {
-        let _ = writeln!(server, "stream_socket_path = \"{}\"", directory.join("stream.sock").display());
-    }
-    // What a test says comes first, so that it may speak of [server] before the harness's sections begin.
-    let (of_server, sections) = match options.toml.find("\n[") {
-        Some(at) if !options.toml.starts_with('[') => options.toml.split_at(at),
-        Some(_) | None if options.toml.starts_with('[') => ("", options.toml.as_str()),
-        Some(_) | None => (options.toml.as_str(), ""),
-    };
-    let mut text = format!("{server}{of_server}\n{sections}\n");
-    for (section, body) in [
-        ("[metrics]", format!("listen_addr = \"{admin}\"\n")),
-        ("[logging]", "format = \"json\"\nlevel = \"debug\"\n".to_owned()),
-        ("[workers]", "count = 2\n".to_owned()),
-        ("[backend.mock]", "token_delay_ms = 10\nallow_request_options = true\n".to_owned()),
-    ] {
-        if !text.contains(section) {
-            let _ = write!(text, "{section}\n{body}");
-        }
-    }
-    text
 }
 
 /// A binary of this workspace.

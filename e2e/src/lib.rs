@@ -10,6 +10,7 @@ pub mod client;
 pub mod crowd;
 pub mod daemon;
 pub mod front;
+mod launch;
 pub mod manager;
 pub mod process;
 

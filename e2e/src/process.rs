@@ -26,6 +26,23 @@ pub fn is_alive(pid: u32) -> bool {
     status.lines().any(|line| line.starts_with("State:") && !line.contains('Z'))
 }
 
+/// A line of /proc/PID/status, such as `CapEff`: what comes behind its colon. Empty when there is none.
+#[must_use]
+pub fn status(pid: u32, key: &str) -> String {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+    let mut lines = text.lines().filter_map(|line| line.strip_prefix(key)?.strip_prefix(':'));
+    lines.next().map(|value| value.split_whitespace().collect::<Vec<_>>().join(" ")).unwrap_or_default()
+}
+
+/// `[workers]` of a test that looks into workers' fds or environment: only root may look into a confined one.
+#[must_use]
+pub fn transparent_workers() -> &'static str {
+    match nix::unistd::geteuid().is_root() {
+        true => "[workers]\ncount = 2\n",
+        false => "[workers]\ncount = 2\nsandbox = \"off\"\n",
+    }
+}
+
 /// How many fds a process has open.
 #[must_use]
 pub fn fds(pid: u32) -> usize {

@@ -8,7 +8,10 @@ use std::io;
 use std::marker::PhantomData;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, setsockopt, socketpair, sockopt};
 use tokio::io::Interest;
 
@@ -181,6 +184,32 @@ impl<S, R> AsFd for Channel<S, R> {
     }
 }
 
+/// Waits for the first message on a socket that no runtime watches yet.
+///
+/// # Errors
+/// As of [`Channel::try_receive`]; `TimedOut` when none comes in time. Fds that come along are closed.
+pub fn first_message<R: Message>(socket: BorrowedFd<'_>, patience: Duration) -> Result<R, ReceiveError> {
+    let deadline = Instant::now() + patience;
+    let mut buffer = vec![0; PACKET_BYTES_MAX];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err(ReceiveError::Io(io::ErrorKind::TimedOut.into()));
+        }
+        let timeout = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        match poll(&mut [PollFd::new(socket, PollFlags::POLLIN)], timeout) {
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(errno) => return Err(ReceiveError::Io(errno.into())),
+        }
+        match fdpass::receive(socket, &mut buffer) {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {}
+            Err(error) => return Err(ReceiveError::Io(error)),
+            Ok(received) if received.bytes == 0 => return Err(ReceiveError::Closed),
+            Ok(received) => return Ok(codec::decode(&buffer[..received.bytes])?),
+        }
+    }
+}
+
 fn is_closed(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
 }
@@ -203,6 +232,21 @@ mod tests {
         assert_eq!(worker.try_receive().unwrap().unwrap().0, ToWorker::Drain { remaining_ms: 1 });
         assert_eq!(worker.try_receive().unwrap().unwrap().0, ToWorker::Resync { ticket: 1, fd_budget: 2 });
         assert!(worker.try_receive().unwrap().is_none());
+    }
+
+    #[test]
+    fn the_first_message_is_waited_for_without_a_runtime_but_not_for_ever() {
+        let (ours, theirs) = pair().unwrap();
+        let patience = Duration::from_millis(20);
+        let late = first_message::<ToWorker>(theirs.as_fd(), patience);
+        assert!(matches!(late, Err(ReceiveError::Io(error)) if error.kind() == io::ErrorKind::TimedOut));
+        let mut packet = Vec::new();
+        codec::encode(&ToWorker::Drain { remaining_ms: 1 }, &mut packet).unwrap();
+        fdpass::send(ours.as_fd(), &packet, &[]).unwrap();
+        let first: ToWorker = first_message(theirs.as_fd(), patience).unwrap();
+        assert_eq!(first, ToWorker::Drain { remaining_ms: 1 });
+        drop(ours);
+        assert!(matches!(first_message::<ToWorker>(theirs.as_fd(), patience), Err(ReceiveError::Closed)));
     }
 
     #[tokio::test]

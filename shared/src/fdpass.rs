@@ -190,6 +190,107 @@ pub fn take_inherited(number: RawFd) -> Option<OwnedFd> {
     is_open.then(|| unsafe { OwnedFd::from_raw_fd(number) })
 }
 
+/// Marks every fd from 3 on close-on-exec, whoever opened it: a process that we start gets 0, 1 and 2.
+///
+/// # Errors
+/// As of close_range(2): none on Linux 5.11 and newer.
+pub fn close_on_exec_above_stderr() -> io::Result<()> {
+    // SAFETY: CLOSE_RANGE_CLOEXEC closes nothing; it sets a flag that no safe code relies on being unset.
+    let status = unsafe {
+        libc::syscall(libc::SYS_close_range, 3 as libc::c_uint, libc::c_uint::MAX, libc::CLOSE_RANGE_CLOEXEC)
+    };
+    if status == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// System calls that a confined worker must not get through with, and that no safe function offers. Each is made
+/// so that it harms nobody when it does succeed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forbidden {
+    /// ptrace(2): be traced by the parent.
+    Ptrace,
+    /// mmap(2): memory to execute code from.
+    MapExecutable,
+    /// mprotect(2): make memory executable.
+    MakeExecutable,
+    /// `io_uring_setup`(2): a second way into the kernel.
+    IoUring,
+    /// bpf(2): make a map, with no attributes.
+    Bpf,
+    /// keyctl(2): find the session's keyring.
+    Keyring,
+    /// prlimit(2): look at the limits of this process.
+    LimitsOf(libc::pid_t),
+    /// `pidfd_getfd`(2), with a pidfd that is none.
+    StealFd,
+    /// `process_vm_readv`(2): nothing, from this process.
+    ReadMemoryOf(libc::pid_t),
+    /// userfaultfd(2).
+    UserFaults,
+    /// ioctl(2) TIOCSTI: type into the terminal of standard error.
+    TypeIntoTerminal,
+    /// clone(2): a process. It ends at once, as those of the next two.
+    Fork,
+    /// clone3(2), whose flags no filter can look at: a process.
+    ForkByClone3,
+    /// clone(2): a process in a user namespace of its own.
+    CloneIntoNamespace,
+}
+
+/// Tries it.
+///
+/// # Errors
+/// What the kernel says.
+pub fn attempt(forbidden: Forbidden) -> io::Result<()> {
+    use libc::{MAP_ANONYMOUS, MAP_PRIVATE, PROT_EXEC, PROT_READ, syscall};
+    const PAGE: usize = 4096;
+    const GET_KEYRING_ID: libc::c_int = 0;
+    const SESSION_KEYRING: libc::c_int = -3;
+    let null = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: the child shares no memory with us, and nothing runs in it but this.
+    let end_child = |pid| if pid == 0 { unsafe { libc::_exit(0) } } else { pid };
+    // SAFETY: every pointer is null, or to a local that outlives the call and is as large as the call says; the
+    // mappings are new and nobody else's; a cloned process makes no call but `_exit`.
+    let status = unsafe {
+        match forbidden {
+            Forbidden::Ptrace => syscall(libc::SYS_ptrace, libc::PTRACE_TRACEME, 0, null, null),
+            Forbidden::MapExecutable => {
+                syscall(libc::SYS_mmap, null, PAGE, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0)
+            }
+            Forbidden::MakeExecutable => {
+                match syscall(libc::SYS_mmap, null, PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0) {
+                    -1 => -1,
+                    mapped => syscall(libc::SYS_mprotect, mapped, PAGE, PROT_READ | PROT_EXEC),
+                }
+            }
+            Forbidden::IoUring => {
+                let mut parameters = [0u64; 32];
+                syscall(libc::SYS_io_uring_setup, 1, parameters.as_mut_ptr())
+            }
+            Forbidden::Bpf => syscall(libc::SYS_bpf, 0, null, 0),
+            Forbidden::Keyring => syscall(libc::SYS_keyctl, GET_KEYRING_ID, SESSION_KEYRING, 0),
+            Forbidden::LimitsOf(pid) => {
+                let mut limits = [0u64; 2];
+                syscall(libc::SYS_prlimit64, pid, libc::RLIMIT_CORE, null, limits.as_mut_ptr())
+            }
+            Forbidden::StealFd => syscall(libc::SYS_pidfd_getfd, -1, 0, 0),
+            Forbidden::ReadMemoryOf(pid) => syscall(libc::SYS_process_vm_readv, pid, null, 0, null, 0, 0),
+            Forbidden::UserFaults => syscall(libc::SYS_userfaultfd, libc::O_CLOEXEC),
+            Forbidden::TypeIntoTerminal => syscall(libc::SYS_ioctl, 2, libc::TIOCSTI, c" ".as_ptr()),
+            Forbidden::Fork => end_child(syscall(libc::SYS_clone, libc::SIGCHLD, null, null, null, null)),
+            Forbidden::ForkByClone3 => {
+                // struct clone_args: flags, pidfd, child_tid, parent_tid, exit_signal, stack, stack_size, tls.
+                let arguments: [u64; 8] = [0, 0, 0, 0, u64::from(libc::SIGCHLD.unsigned_abs()), 0, 0, 0];
+                end_child(syscall(libc::SYS_clone3, arguments.as_ptr(), size_of_val(&arguments)))
+            }
+            Forbidden::CloneIntoNamespace => {
+                let flags = libc::CLONE_NEWUSER | libc::SIGCHLD;
+                end_child(syscall(libc::SYS_clone, flags, null, null, null, null))
+            }
+        }
+    };
+    if status == -1 { Err(io::Error::last_os_error()) } else { Ok(()) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -13,4 +13,5 @@ pub mod log;
 pub mod memfd;
 pub mod message;
 pub mod metric;
+pub mod sandbox;
 pub mod status;

@@ -5,6 +5,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::sandbox::SandboxState;
+
 /// A worker's metrics at one moment.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Snapshot {
@@ -14,6 +16,8 @@ pub struct Snapshot {
     pub draining: bool,
     /// Resident memory, in bytes.
     pub rss_bytes: u64,
+    /// What confines the worker.
+    pub sandbox: SandboxState,
     /// What was counted.
     pub counts: Counts,
     /// Log lines that the lossy writer dropped.

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::sandbox::SandboxState;
+
 /// The whole fleet at one moment.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Status {
@@ -69,6 +71,8 @@ pub struct WorkerStatus {
     pub restarts: u64,
     /// Resident memory in bytes, as of the last beat.
     pub rss_bytes: u64,
+    /// What confines it; none before its first beat.
+    pub sandbox: Option<SandboxState>,
     /// Milliseconds since the last beat.
     pub beat_age_ms: Option<u64>,
 }

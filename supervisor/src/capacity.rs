@@ -62,20 +62,19 @@ pub(crate) fn raise_soft_fd_limit() -> u64 {
     if setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() { hard } else { soft }
 }
 
-/// Raises the soft fd limit to the hard one, and the hard one where we may and it is too low. Returns the limit.
-pub(crate) fn raise_fd_limit(config: &Config) -> u64 {
-    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return 1024 };
+/// Raises the soft fd limit to the hard one, and the hard one where we may and it is too low. Returns the limit, and
+/// what it was.
+pub(crate) fn raise_fd_limit(config: &Config) -> (u64, u64) {
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return (1024, 1024) };
     let aside = FDS_RESERVED + (SILENT_PEERS_MAX + REFUSED_CLIENTS_MAX) as u64;
     let wanted = u64::from(config.server.max_connections.get()) * FDS_PER_STREAM + aside;
     if wanted > hard && setrlimit(Resource::RLIMIT_NOFILE, wanted, wanted).is_ok() {
-        tracing::info!(fd_limit = wanted, before = soft, "fd limit raised");
-        return wanted;
+        return (wanted, soft);
     }
     if soft < hard && setrlimit(Resource::RLIMIT_NOFILE, hard, hard).is_ok() {
-        tracing::info!(fd_limit = hard, before = soft, "fd limit raised to the hard limit");
-        return hard;
+        return (hard, soft);
     }
-    soft
+    (soft, soft)
 }
 
 #[cfg(test)]

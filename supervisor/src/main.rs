@@ -31,6 +31,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use clap::Parser;
 use handoff_config::cli::Cli;
 use handoff_config::{Benchmark, Config};
+use handoff_shared::fdpass;
 use handoff_shared::log::Log;
 use handoff_shared::message::PROTOCOL_VERSION;
 
@@ -52,6 +53,10 @@ const EXIT_FAILURE: u8 = 1;
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    // Whatever our parent left open is not our workers' business.
+    if let Err(error) = fdpass::close_on_exec_above_stderr() {
+        return fail(EXIT_FAILURE, &format!("close_range: {error}"));
+    }
     if cli.check {
         return check(&cli);
     }
@@ -69,11 +74,7 @@ fn main() -> ExitCode {
             None => return fail(EXIT_CONFIG, &error),
         },
     };
-    let log = match Log::start(&recipe.config.logging) {
-        Ok(log) => log,
-        Err(error) => return fail(EXIT_CONFIG, &error.to_string()),
-    };
-    match run(Start { cli, recipe, disk_error, inherited, places, log }) {
+    match run(Start { cli, recipe, disk_error, inherited, places }) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => fail(EXIT_FAILURE, &error),
     }
@@ -86,7 +87,6 @@ struct Start {
     disk_error: Option<String>,
     inherited: Inherited,
     places: Places,
-    log: Log,
 }
 
 /// `--check`: whether this binary could run with this configuration, and what it speaks with workers.
@@ -117,17 +117,15 @@ fn newest_kept(cli: &Cli, inherited: &Inherited) -> Option<Recipe> {
     inherited.generations.values().rev().find_map(|kept| Recipe::kept(cli, kept).ok())
 }
 
+/// First what needs no thread, then the log's and systemd's.
 fn run(start: Start) -> Result<(), String> {
-    let Start { cli, recipe, disk_error, mut inherited, places, log } = start;
-    if let Some(error) = &disk_error {
-        tracing::error!(%error, "what is on disk cannot be used; the configuration of the last supervisor is");
-    }
+    let Start { cli, recipe, disk_error, mut inherited, places } = start;
     // Only that: the recipe's fds belong to the loop.
     let config = Rc::clone(&recipe.config);
-    let fd_limit = capacity::raise_fd_limit(&config);
+    let (fd_limit, fd_limit_before) = capacity::raise_fd_limit(&config);
     let capacity = Capacity::of(&config, fd_limit);
-    capacity.log(&config, fd_limit);
     let invocation = Invocation::new().map_err(|error| format!("our own path is not known: {error}"))?;
+    let opened = Log::open(&config.logging).map_err(|error| error.to_string())?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -145,6 +143,15 @@ fn run(start: Start) -> Result<(), String> {
         let sockets = std::mem::take(&mut inherited.sockets);
         let listener = Listener::open(&config.server, capacity.silent_peers_max, sockets)
             .map_err(|error| error.to_string())?;
+        let log = opened.start().map_err(|error| error.to_string())?;
+        if fd_limit != fd_limit_before {
+            tracing::info!(fd_limit, before = fd_limit_before, "fd limit raised");
+        }
+        capacity.log(&config, fd_limit);
+        listener.warn(&config.server);
+        if let Some(error) = &disk_error {
+            tracing::error!(%error, "what is on disk cannot be used; the configuration of the last supervisor is");
+        }
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
             sockets = ?listener.paths(),

@@ -80,6 +80,8 @@ fn worker_status(worker: &WorkerReport, pid: impl Fn(WorkerId) -> Option<u32>) -
         leases_total: worker.leases_total,
         restarts: worker.restarts,
         rss_bytes: worker.rss_bytes,
+        // As the worker says itself: with the metrics.
+        sandbox: None,
         beat_age_ms: worker.beat_age.map(millis),
     }
 }

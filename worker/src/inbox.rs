@@ -19,6 +19,7 @@ use handoff_shared::limits::{BEAT_INTERVAL, CREDITS_PER_WORKER, LAST_WORDS};
 use handoff_shared::log::Log;
 use handoff_shared::message::{Configure, Held as HeldPage, PROTOCOL_VERSION, ToSupervisor, ToWorker};
 use handoff_shared::metric::{Counts, Snapshot};
+use handoff_shared::sandbox::SandboxState;
 use nix::unistd::{SysconfVar, sysconf};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_local;
@@ -28,6 +29,7 @@ use crate::client;
 use crate::drain::Drain;
 use crate::holdings::{Holding, Stage, Task};
 use crate::report::{Held, Reporter};
+use crate::sandbox::Confined;
 use crate::session;
 
 /// What every session shares.
@@ -60,7 +62,12 @@ pub enum InboxError {
 ///
 /// # Errors
 /// When the channel is of no further use: the supervisor replaces this process.
-pub async fn work(channel: WorkerChannel, configure: Configure, log: &Log) -> Result<(), InboxError> {
+pub async fn work(
+    channel: WorkerChannel,
+    configure: Configure,
+    log: &Log,
+    confined: Confined,
+) -> Result<(), InboxError> {
     let room = Rc::new(Room {
         reporter: Rc::new(Reporter::new(channel)),
         drain: Drain::default(),
@@ -71,7 +78,8 @@ pub async fn work(channel: WorkerChannel, configure: Configure, log: &Log) -> Re
         beat: 0,
         ends_when_empty: false,
         is_channel_closed: false,
-        memory: Memory::open(),
+        memory: Memory::of(confined.statm),
+        sandbox: confined.state,
         log,
         room,
     };
@@ -99,6 +107,7 @@ struct Inbox<'a> {
     /// The supervisor is gone. Until then it is heard also while draining: a shorter drain may follow.
     is_channel_closed: bool,
     memory: Memory,
+    sandbox: SandboxState,
 }
 
 impl Inbox<'_> {
@@ -234,6 +243,7 @@ impl Inbox<'_> {
             beat: self.beat,
             draining: self.room.drain.is_draining(),
             rss_bytes: self.memory.rss_bytes(),
+            sandbox: self.sandbox,
             counts: self.room.counts.borrow().clone(),
             log_lines_dropped: self.log.lines_dropped(),
             channel_full: self.room.reporter.channel_full(),
@@ -248,10 +258,11 @@ struct Memory {
 }
 
 impl Memory {
-    fn open() -> Self {
+    /// By then it is too late to open it.
+    fn of(statm: Option<File>) -> Self {
         let page_bytes = sysconf(SysconfVar::PAGE_SIZE).ok().flatten();
         let page_bytes = page_bytes.and_then(|bytes| u64::try_from(bytes).ok()).unwrap_or(4096);
-        Self { statm: File::open("/proc/self/statm").ok(), page_bytes }
+        Self { statm, page_bytes }
     }
 
     fn rss_bytes(&self) -> u64 {

@@ -4,7 +4,7 @@
 //! Never: opens a listening socket, keeps state that another worker needs, writes to a client before the
 //! supervisor knows that it will.
 //!
-//! `inbox` receives; `session` is one client from start to end, with `request`, `upstream`, `format` and
+//! `sandbox` confines the process before it begins; `inbox` receives; `session` is one client from start to end, with `request`, `upstream`, `format` and
 //! `client` as its rooms; `report` tells the supervisor; `drain` knows when it is enough.
 
 #![forbid(unsafe_code)]
@@ -20,6 +20,7 @@ mod inbox;
 mod json;
 mod report;
 pub mod request;
+pub mod sandbox;
 mod session;
 pub mod sse;
 pub mod upstream;

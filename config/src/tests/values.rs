@@ -2,7 +2,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::{error_of, from_text};
-use crate::{HalfClose, SocketMode};
+use crate::{HalfClose, Identity, SocketMode};
 
 #[test]
 fn a_socket_mode_is_octal_however_it_is_written() {
@@ -112,4 +112,27 @@ fn a_connection_window_holds_at_least_one_stream_window() {
         error.contains("initial_connection_window_kb must be at least initial_stream_window_kb"),
         "{error}"
     );
+}
+
+#[test]
+fn a_user_brings_its_group_and_a_group_needs_a_user() {
+    let identity = |text: &str| from_text(text).map(|config| config.workers.run_as);
+    assert_eq!(identity("").unwrap(), None);
+    let root = Some(Identity { uid: 0, gid: 0 });
+    assert_eq!(identity("[workers]\nuser = \"root\"\n").unwrap(), root);
+    let both = Some(Identity { uid: 4_000_000_001, gid: 7 });
+    assert_eq!(identity("[workers]\nuser = 4000000001\ngroup = 7\n").unwrap(), both);
+    for (text, wanted) in [
+        (
+            "[workers]\nuser = 4000000001\n",
+            "workers.user: has no group of its own on this host; set workers.group",
+        ),
+        ("[server]\ngroup = 0\n", "goes with server.user only"),
+        ("[workers]\nuser = \"nobody-of-that-name\"\n", "this host knows no user"),
+        ("[workers]\nsandbox = \"yes\"\n", "\"require\" or \"best-effort\" or \"off\""),
+        ("[workers]\ndata_max_mb = 5\n", "must be 0 (no limit) or at least 32"),
+    ] {
+        let error = error_of(text);
+        assert!(wanted.split(": ").all(|part| error.contains(part)), "{text}: {error}");
+    }
 }

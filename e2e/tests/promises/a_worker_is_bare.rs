@@ -2,16 +2,23 @@
 
 use std::collections::BTreeSet;
 use std::fs;
+use std::os::fd::AsRawFd;
 use std::path::PathBuf;
+use std::process::Command;
 
+use handoff_e2e::daemon::binary;
+use handoff_e2e::process::transparent_workers;
 use handoff_e2e::{Daemon, Options};
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::resource::{Resource, getrlimit};
 use nix::sys::signal::Signal;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use nix::unistd::{Pid, getpgid};
 
 #[test]
 fn its_environment_is_empty() {
     let env = vec![("OPENAI_API_KEY".to_owned(), "sk-secret".to_owned())];
-    let daemon = Daemon::with(&Options { env, ..Options::default() });
+    let daemon = Daemon::with(&Options { env, toml: transparent_workers().to_owned(), ..Options::default() });
     for pid in daemon.workers("ready") {
         assert_eq!(fs::read(format!("/proc/{pid}/environ")).unwrap(), b"");
         let command_line = fs::read(format!("/proc/{pid}/cmdline")).unwrap();
@@ -46,7 +53,7 @@ fn it_ignores_what_a_terminal_sends() {
 #[test]
 fn it_shares_no_fd_with_anybody_but_the_log() {
     // The supervisor is busy with clients, silent peers and questions while a further worker starts.
-    let daemon = Daemon::start("");
+    let daemon = Daemon::start(transparent_workers());
     let inherited: BTreeSet<PathBuf> = links(std::process::id()).into_iter().collect();
     let _silent = handoff_e2e::apache::dial(&daemon.socket(), handoff_e2e::Door::SeqPacket).unwrap();
     let mut client = daemon.hand_over(r#"{"prompt":"x","mock":{"length":100000,"token_delay_ms":10}}"#);
@@ -76,6 +83,36 @@ fn it_shares_no_fd_with_anybody_but_the_log() {
     // The channel twice (as standard input and as itself), and the runtime's pair for signals.
     let sockets: BTreeSet<&PathBuf> = own.iter().filter(|link| is_socket(link)).collect();
     assert_eq!(sockets.len(), 3, "{own:?}");
+}
+
+#[test]
+fn what_the_supervisor_inherited_stays_with_it() {
+    // Not close-on-exec: the daemon has it, as it would have what a careless parent leaves open. The daemon takes
+    // low numbers for itself.
+    let (stray, _other) = nix::unistd::pipe().unwrap();
+    let (soft_limit, _) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    let high = i32::try_from(soft_limit).unwrap() - 10;
+    let high = fcntl(&stray, FcntlArg::F_DUPFD(high)).unwrap();
+    let link = fs::read_link(format!("/proc/self/fd/{high}")).unwrap();
+    let daemon = Daemon::start(transparent_workers());
+    nix::unistd::close(high).unwrap();
+    assert!(links(daemon.pid()).contains(&link), "the daemon did not even inherit it");
+    for pid in daemon.workers("ready") {
+        assert!(!links(pid).contains(&link), "{:?}", links(pid));
+    }
+}
+
+#[test]
+fn started_with_more_than_it_may_have_it_says_so_and_ends() {
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let (_ours, channel) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).unwrap();
+    let (stray, _other) = nix::unistd::pipe().unwrap();
+    let stray = nix::unistd::dup(&stray).unwrap();
+    let worker = Command::new(binary("handoffd-worker")).env_clear().stdin(channel).output().unwrap();
+    assert_eq!(worker.status.code(), Some(70), "{worker:?}");
+    let said = String::from_utf8_lossy(&worker.stderr);
+    assert!(said.contains("starts with the fds 0, 1 and 2, not with 0 (socket:"), "{said}");
+    assert!(said.contains(&format!("{} (pipe:", stray.as_raw_fd())), "{said}");
 }
 
 fn is_socket(link: &std::path::Path) -> bool {

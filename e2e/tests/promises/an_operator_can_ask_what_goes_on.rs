@@ -83,6 +83,7 @@ fn assert_shape(status: &Value) {
         "pid",
         "restarts",
         "rss_bytes",
+        "sandbox",
         "slot",
         "state",
     ];

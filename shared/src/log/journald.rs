@@ -13,9 +13,13 @@ use tracing::{Dispatch, Event, Metadata, Subscriber, Value, dispatcher};
 use tracing_subscriber::layer::{Context, Layer, SubscriberExt};
 use tracing_subscriber::registry::Registry;
 
+/// Opens the socket that entries are sent from.
+pub(super) fn open() -> io::Result<Dispatch> {
+    Ok(Dispatch::new(Registry::default().with(tracing_journald::layer()?.with_field_prefix(None))))
+}
+
 /// Starts the thread. The counter is of entries that found the queue full.
-pub(super) fn start(entries_waiting_max: usize) -> io::Result<(Queue, Arc<AtomicU64>)> {
-    let journal = Dispatch::new(Registry::default().with(tracing_journald::layer()?.with_field_prefix(None)));
+pub(super) fn start(journal: Dispatch, entries_waiting_max: usize) -> io::Result<(Queue, Arc<AtomicU64>)> {
     let (entries, waiting) = sync_channel(entries_waiting_max);
     let dropped = Arc::new(AtomicU64::new(0));
     thread::Builder::new().name("log".to_owned()).spawn(move || write_entries(&journal, &waiting))?;

@@ -1,6 +1,9 @@
 //! Logging that never blocks. In: `tracing` events. Out: lines on stderr, or entries in systemd's journal, by
 //! a thread of their own. What that thread cannot keep up with is dropped and counted.
 //!
+//! [`Log::open`] opens what has to be opened; [`Opened::start`] starts the thread. In between a process may give
+//! up its right to do the former.
+//!
 //! Never: makes a stream wait for a disk, a pipe or a stopped journald.
 
 mod journald;
@@ -10,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use handoff_config::{LogFormat, Logging};
+use tracing::Dispatch;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -31,6 +35,9 @@ pub enum LogError {
         /// What is wrong with it.
         source: tracing_subscriber::filter::ParseError,
     },
+    /// The writer's thread cannot be started.
+    #[error("the log's writer cannot be started: {0}")]
+    Writer(#[source] io::Error),
     /// Somebody has set up logging before.
     #[error("logging is set up twice")]
     Twice,
@@ -49,39 +56,35 @@ enum Dropped {
     Entries(Arc<AtomicU64>),
 }
 
+/// A log with nobody to write it yet.
+#[derive(Debug)]
+pub struct Opened {
+    filter: EnvFilter,
+    sink: Sink,
+}
+
+#[derive(Debug)]
+enum Sink {
+    Lines(LogFormat),
+    Journal(Dispatch),
+    /// There is no journal: JSON lines instead.
+    NoJournal(io::Error),
+}
+
 impl Log {
-    /// Sends every `tracing` event of this process where the configuration says.
-    ///
-    /// `journald` without a journal falls back to JSON lines on stderr, and says so.
+    /// Opens what the log needs: for `journald` a socket. No thread yet.
     ///
     /// # Errors
     /// When the level cannot be understood.
-    pub fn start(logging: &Logging) -> Result<Self, LogError> {
-        let filter = filter(&logging.level)?;
-        let (layer, log, fallback) = match logging.format {
-            LogFormat::Pretty => lines(|writer| {
-                let colours = io::stderr().is_terminal();
-                fmt::layer().with_writer(writer).with_target(false).with_ansi(colours).boxed()
-            }),
-            LogFormat::Json => {
-                lines(|writer| fmt::layer().json().flatten_event(true).with_writer(writer).boxed())
-            }
-            LogFormat::Journald => match journald::start(LINES_WAITING_MAX) {
-                Ok((layer, dropped)) => {
-                    (layer.boxed(), Self { dropped: Dropped::Entries(dropped), _writer: None }, None)
-                }
-                Err(error) => {
-                    let json = |writer| fmt::layer().json().flatten_event(true).with_writer(writer).boxed();
-                    let (layer, log, _) = lines(json);
-                    (layer, log, Some(error))
-                }
+    pub fn open(logging: &Logging) -> Result<Opened, LogError> {
+        let sink = match logging.format {
+            LogFormat::Pretty | LogFormat::Json => Sink::Lines(logging.format),
+            LogFormat::Journald => match journald::open() {
+                Ok(journal) => Sink::Journal(journal),
+                Err(error) => Sink::NoJournal(error),
             },
         };
-        Registry::default().with(layer.with_filter(filter)).try_init().map_err(|_| LogError::Twice)?;
-        if let Some(error) = fallback {
-            tracing::warn!(%error, "journald cannot be reached; logging JSON to stderr");
-        }
-        Ok(log)
+        Ok(Opened { filter: filter(&logging.level)?, sink })
     }
 
     /// How many lines were dropped because the writer could not keep up.
@@ -94,7 +97,45 @@ impl Log {
     }
 }
 
-/// Checks a level as [`Log::start`] would.
+impl Opened {
+    /// Starts the writer: from here on every `tracing` event of this process goes where the configuration says.
+    ///
+    /// `journald` without a journal falls back to JSON lines on stderr, and says so.
+    ///
+    /// # Errors
+    /// When it was done before, or no thread can be had.
+    pub fn start(self) -> Result<Log, LogError> {
+        let (layer, log, fallback) = match self.sink {
+            Sink::Lines(LogFormat::Pretty) => {
+                let (layer, log) = lines(|writer| {
+                    let colours = io::stderr().is_terminal();
+                    fmt::layer().with_writer(writer).with_target(false).with_ansi(colours).boxed()
+                });
+                (layer, log, None)
+            }
+            Sink::Lines(LogFormat::Json | LogFormat::Journald) => {
+                let (layer, log) = lines(json);
+                (layer, log, None)
+            }
+            Sink::NoJournal(error) => {
+                let (layer, log) = lines(json);
+                (layer, log, Some(error))
+            }
+            Sink::Journal(journal) => {
+                let (layer, dropped) =
+                    journald::start(journal, LINES_WAITING_MAX).map_err(LogError::Writer)?;
+                (layer.boxed(), Log { dropped: Dropped::Entries(dropped), _writer: None }, None)
+            }
+        };
+        Registry::default().with(layer.with_filter(self.filter)).try_init().map_err(|_| LogError::Twice)?;
+        if let Some(error) = fallback {
+            tracing::warn!(%error, "journald cannot be reached; logging JSON to stderr");
+        }
+        Ok(log)
+    }
+}
+
+/// Checks a level as [`Log::open`] would.
 ///
 /// # Errors
 /// When it is neither a level nor filter directives.
@@ -104,12 +145,16 @@ pub fn filter(level: &str) -> Result<EnvFilter, LogError> {
 
 type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
-fn lines(layer: impl FnOnce(NonBlocking) -> BoxedLayer) -> (BoxedLayer, Log, Option<io::Error>) {
+fn json(writer: NonBlocking) -> BoxedLayer {
+    fmt::layer().json().flatten_event(true).with_writer(writer).boxed()
+}
+
+fn lines(layer: impl FnOnce(NonBlocking) -> BoxedLayer) -> (BoxedLayer, Log) {
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(LINES_WAITING_MAX)
         .thread_name("log")
         .finish(io::stderr());
     let dropped = Dropped::Lines(writer.error_counter());
-    (layer(writer), Log { dropped, _writer: Some(guard) }, None)
+    (layer(writer), Log { dropped, _writer: Some(guard) })
 }

@@ -43,7 +43,12 @@ impl EventLoop {
             upgrade: self.last_upgrade.clone(),
             config_error: self.parts.disk_error.clone(),
         };
-        status::status(&self.fleet.report(now), self.started_at, now, history, pid)
+        let mut status = status::status(&self.fleet.report(now), self.started_at, now, history, pid);
+        for worker in &mut status.workers {
+            let own = self.links.iter().find(|(_, link)| Some(link.pid) == worker.pid);
+            worker.sandbox = own.and_then(|(id, _)| self.parts.metrics.sandbox(*id));
+        }
+        status
     }
 
     /// Tells the metrics, and systemd when there is news.

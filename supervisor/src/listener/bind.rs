@@ -94,7 +94,6 @@ pub(super) fn bind(server: &Server, path: &Path, kind: Kind) -> Result<(OwnedFd,
     let backlog = Backlog::new(LISTEN_BACKLOG).unwrap_or(Backlog::MAXCONN);
     listen(&listener, backlog)
         .map_err(|source| BindError::Io { path: path.to_owned(), source: source.into() })?;
-    warn_if_backlog_is_cut();
     Ok((listener, bound))
 }
 
@@ -145,7 +144,8 @@ fn file_id(path: &Path) -> Option<(u64, u64)> {
     fs::symlink_metadata(path).ok().map(|metadata| (metadata.dev(), metadata.ino()))
 }
 
-fn warn_if_backlog_is_cut() {
+/// Says so when the kernel cuts the backlog.
+pub(super) fn warn_if_backlog_is_cut() {
     let Ok(text) = fs::read_to_string("/proc/sys/net/core/somaxconn") else { return };
     if let Ok(somaxconn) = text.trim().parse::<i32>()
         && somaxconn < LISTEN_BACKLOG

@@ -87,19 +87,11 @@ impl Listener {
             let bound = Bound::inherited(&socket, is_ours);
             doors.push(Door::open((socket, bound), kind)?);
         }
-        let wanted = [
-            (Some(&server.socket_path), Kind::SeqPacket),
-            (server.stream_socket_path.as_ref(), Kind::Stream),
-        ];
-        for (path, kind) in wanted {
-            match (path, doors.iter().find(|door: &&Door| door.kind == kind)) {
-                (Some(path), None) => doors.push(Door::open(bind::bind(server, path, kind)?, kind)?),
-                (Some(path), Some(door)) if door.bound.path() != path => tracing::warn!(
-                    inherited = %door.bound.path().display(),
-                    configured = %path.display(),
-                    "the socket that came along is used, not the configured path"
-                ),
-                _ => {}
+        for (path, kind) in configured(server) {
+            if let Some(path) = path
+                && !doors.iter().any(|door: &Door| door.kind == kind)
+            {
+                doors.push(Door::open(bind::bind(server, path, kind)?, kind)?);
             }
         }
         Ok(Self {
@@ -108,6 +100,23 @@ impl Listener {
             set_aside: VecDeque::new(),
             paused_until: None,
         })
+    }
+
+    /// Logs what about the sockets is not as configured.
+    pub(crate) fn warn(&self, server: &Server) {
+        bind::warn_if_backlog_is_cut();
+        for (path, kind) in configured(server) {
+            let door = self.doors.iter().find(|door| door.kind == kind);
+            if let (Some(path), Some(door)) = (path, door)
+                && door.bound.path() != path
+            {
+                tracing::warn!(
+                    inherited = %door.bound.path().display(),
+                    configured = %path.display(),
+                    "the socket that came along is used, not the configured path"
+                );
+            }
+        }
     }
 
     /// Who may hand over, and how long peers may be silent, may change with a reload.
@@ -198,6 +207,10 @@ impl Listener {
         }
         Poll::Pending
     }
+}
+
+fn configured(server: &Server) -> [(Option<&PathBuf>, Kind); 2] {
+    [(Some(&server.socket_path), Kind::SeqPacket), (server.stream_socket_path.as_ref(), Kind::Stream)]
 }
 
 impl Door {

@@ -16,6 +16,7 @@ use handoff_config::Benchmark;
 use handoff_shared::ids::{SlotId, WorkerId};
 use handoff_shared::message::Outcome;
 use handoff_shared::metric::{HANDOFF_FIRST_BOUND, Histogram, Snapshot};
+use handoff_shared::sandbox::SandboxState;
 use metrics::{counter, gauge};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 
@@ -179,6 +180,11 @@ impl Metrics {
     /// A worker's newest snapshot takes the place of the one before.
     pub(crate) fn snapshot(&mut self, worker: WorkerId, snapshot: Snapshot) {
         self.living.insert(worker, snapshot);
+    }
+
+    /// What confines a living worker, as it said last; none before its first beat.
+    pub(crate) fn sandbox(&self, worker: WorkerId) -> Option<SandboxState> {
+        self.living.get(&worker).map(|snapshot| snapshot.sandbox)
     }
 
     /// The worker is dead: what it had counted is kept.

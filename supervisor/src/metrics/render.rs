@@ -20,7 +20,25 @@ impl Metrics {
         let mut text = Text(prometheus.render());
         self.render_workers_counts(&mut text, lines_dropped);
         render_fleet(&mut text, report);
+        self.render_sandboxes(&mut text, report);
         text.0
+    }
+
+    /// One sample a worker; its label says how much it is confined.
+    fn render_sandboxes(&self, text: &mut Text, report: &Report) {
+        text.head(
+            "handoffd_worker_sandbox",
+            "gauge",
+            "always 1; how far a worker is confined is in the label",
+        );
+        for worker in &report.workers {
+            if let Some(sandbox) = worker.worker.and_then(|id| self.sandbox(id)) {
+                let state = sandbox.level.as_str().to_owned();
+                let [slot, generation] = [worker.slot.to_string(), worker.generation.to_string()];
+                let labels = labels(&[("slot", slot), ("generation", generation), ("state", state)]);
+                text.line("handoffd_worker_sandbox", &labels, 1);
+            }
+        }
     }
 
     fn render_workers_counts(&self, text: &mut Text, lines_dropped: u64) {
