@@ -49,6 +49,10 @@ pub enum SendError {
     /// The socket is full: the other side has not read for a while.
     #[error("channel is full")]
     Full,
+    /// Processes of this user have more fds on their way, all together, than our limit of open files (unix(7),
+    /// ETOOMANYREFS). They arrive some time; the socket does not tell when.
+    #[error("more fds of this user are on their way than its limit of open files allows")]
+    TooManyFdsUnderWay,
     /// The other side is gone.
     #[error("channel is closed")]
     Closed,
@@ -105,12 +109,15 @@ impl<S: Message, R: Message> Channel<S, R> {
     /// Sends one message with duplicates of these fds, or nothing.
     ///
     /// # Errors
-    /// [`SendError::Full`] is the only one after which trying again makes sense.
+    /// After [`SendError::Full`] and [`SendError::TooManyFdsUnderWay`] trying again makes sense; after no other.
     pub fn try_send(&mut self, message: &S, fds: &[BorrowedFd<'_>]) -> Result<(), SendError> {
         codec::encode(message, &mut self.packet)?;
         match fdpass::send(self.socket.get_ref().as_fd(), &self.packet, fds) {
             Ok(_) => Ok(()),
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(SendError::Full),
+            Err(error) if error.raw_os_error() == Some(Errno::ETOOMANYREFS as i32) => {
+                Err(SendError::TooManyFdsUnderWay)
+            }
             Err(error) if is_closed(&error) => Err(SendError::Closed),
             Err(error) => Err(SendError::Io(error)),
         }

@@ -17,6 +17,7 @@ use handoff_shared::codec::{self, EncodeError};
 use handoff_shared::memfd;
 
 use crate::inherit::KeptGeneration;
+use crate::privileges;
 
 /// Before the file's text: what the configuration came to, with environment and command line.
 const FINGERPRINT_BYTES: usize = 8;
@@ -56,6 +57,7 @@ impl Recipe {
             text = ConfigFile::read_bytes(path).map_err(|error| error.to_string())?;
         }
         let config = read(cli, text.clone())?;
+        privileges::check(&config)?;
         Self::new(config, &text).map_err(|error| error.to_string())
     }
 

@@ -172,6 +172,8 @@ impl Link {
             match sent {
                 Ok(()) => drop(self.outbox.pop_front()),
                 Err(SendError::Full) => return true,
+                // The socket would say at once that it is writable. The next turn tries again.
+                Err(SendError::TooManyFdsUnderWay) => return false,
                 // It is dead or dying: its pidfd says so next, and the fleet takes the leases back.
                 Err(SendError::Closed) => self.outbox.clear(),
                 Err(error) => {

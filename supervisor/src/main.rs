@@ -17,6 +17,7 @@ mod listener;
 mod metrics;
 mod notify;
 mod preflight;
+mod privileges;
 mod refusal;
 mod signals;
 mod status;
@@ -117,7 +118,7 @@ fn newest_kept(cli: &Cli, inherited: &Inherited) -> Option<Recipe> {
     inherited.generations.values().rev().find_map(|kept| Recipe::kept(cli, kept).ok())
 }
 
-/// First what needs no thread, then the log's and systemd's.
+/// First what needs privileges, then they are given up, and only then there are threads: the log's and systemd's.
 fn run(start: Start) -> Result<(), String> {
     let Start { cli, recipe, disk_error, mut inherited, places } = start;
     // Only that: the recipe's fds belong to the loop.
@@ -141,8 +142,9 @@ fn run(start: Start) -> Result<(), String> {
             _ => None,
         };
         let sockets = std::mem::take(&mut inherited.sockets);
-        let listener = Listener::open(&config.server, capacity.silent_peers_max, sockets)
+        let mut listener = Listener::open(&config.server, capacity.silent_peers_max, sockets)
             .map_err(|error| error.to_string())?;
+        privileges::give_up(&config).inspect_err(|_| listener.unlink())?;
         let log = opened.start().map_err(|error| error.to_string())?;
         if fd_limit != fd_limit_before {
             tracing::info!(fd_limit, before = fd_limit_before, "fd limit raised");

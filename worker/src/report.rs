@@ -135,7 +135,7 @@ impl Reporter {
         match pending.send_all(&mut channel, &mut self.holdings.borrow_mut()) {
             Ok(()) => false,
             // Without memory in the kernel it is as good as full: the next beat tries again.
-            Err(SendError::Full | SendError::Io(_)) => {
+            Err(SendError::Full | SendError::TooManyFdsUnderWay | SendError::Io(_)) => {
                 self.channel_full.set(self.channel_full.get() + 1);
                 true
             }

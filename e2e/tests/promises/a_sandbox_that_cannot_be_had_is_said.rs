@@ -57,6 +57,23 @@ fn off_is_off_but_privileges_are_gone() {
 }
 
 #[test]
+fn without_privileges_another_user_is_refused_before_anything_starts() {
+    for key in ["[server]\nuser", "[workers]\nuser"] {
+        let toml = format!("{key} = 0\ngroup = 0\n").replace("[server]\n", "");
+        let as_user = geteuid().is_root().then_some([65_534; 3]);
+        for args in [vec!["--check".to_owned()], Vec::new()] {
+            let options = Options { toml: toml.clone(), args, as_user, no_wait: true, ..Options::default() };
+            let mut daemon = Daemon::with(&options);
+            assert_eq!(daemon.wait().code(), Some(78), "{}", daemon.log());
+            let key = key.replace("[", "").replace("]\n", ".");
+            let wanted = format!("{key}: to become user 0 (group 0) handoffd, which runs as user ");
+            assert!(daemon.log().contains(&wanted), "{}", daemon.log());
+            assert!(daemon.log().contains("CAP_SETUID, CAP_SETGID and CAP_KILL"), "{}", daemon.log());
+        }
+    }
+}
+
+#[test]
 fn without_privileges_and_without_another_user_everything_works() {
     let as_user = geteuid().is_root().then_some([65_534; 3]);
     let daemon = Daemon::with(&Options { as_user, ..Options::default() });

@@ -46,6 +46,7 @@ mod the_documented_examples_are_true;
 mod the_sandbox_tests_itself;
 mod the_site_shapes_the_head;
 mod the_socket_file_is_ours_alone;
+mod the_supervisor_keeps_three_capabilities;
 mod unread_request_bytes_never_cost_the_tail;
 mod versions_meet_only_to_part;
 mod workers_are_confined;

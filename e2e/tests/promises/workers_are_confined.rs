@@ -26,6 +26,9 @@ fn they_have_no_privilege_left() {
     let daemon = Daemon::with(&Options { toml: required(), as_user, ..Options::default() });
     let workers = daemon.workers("ready");
     assert_eq!(workers.len(), 2);
+    let limits = std::fs::read_to_string(format!("/proc/{}/limits", daemon.pid())).unwrap();
+    let core = limits.lines().find_map(|line| line.strip_prefix("Max core file size")).unwrap_or_default();
+    assert_eq!(core.split_whitespace().take(2).collect::<Vec<_>>(), ["0", "0"], "of the supervisor");
     for pid in workers {
         for set in ["CapInh", "CapPrm", "CapEff", "CapAmb"] {
             assert_eq!(status(pid, set), "0000000000000000", "{set}");

@@ -169,6 +169,7 @@ impl EventLoop {
             ("server.socket_mode", old.server.socket_mode != new.server.socket_mode),
             ("server.socket_owner", old.server.socket_owner != new.server.socket_owner),
             ("server.socket_group", old.server.socket_group != new.server.socket_group),
+            ("server.user and server.group", old.server.run_as != new.server.run_as),
             ("metrics.listen_addr", old.metrics != new.metrics),
             ("logging (of the supervisor)", old.logging != new.logging),
         ];
