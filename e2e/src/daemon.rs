@@ -39,6 +39,9 @@ pub struct Options {
     pub own_binaries: bool,
     /// A service manager starts it: it holds the handoff socket, and stores this many fds.
     pub store_max: Option<usize>,
+    /// The daemon is started with its configuration file open as this fd too, not close-on-exec, as a careless parent
+    /// would leave something open.
+    pub stray_fd: Option<u32>,
     /// The kernel has no Landlock, as far as the daemon and its workers can tell.
     pub without_landlock: bool,
     /// The daemon is started as this user, group and further group, by setpriv(1): unless the user is root, without

@@ -19,6 +19,12 @@ pub(crate) fn command(options: &Options, config: &Path, manager: Option<&Manager
         command.args(["--quiet", "--flush", "--return", "--command", &line, "/dev/null"]);
         return command;
     }
+    if let Some(number) = options.stray_fd {
+        let mut command = Command::new("bash");
+        let open = format!("exec {number}<\"$2\"; exec \"$1\" \"$2\"");
+        command.args(["-c", &open, "bash"]).arg(daemon).arg(config);
+        return command;
+    }
     if options.without_landlock {
         let mut command = Command::new(binary("without_landlock"));
         command.arg(daemon).arg(config).args(&options.args);

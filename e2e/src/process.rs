@@ -1,6 +1,8 @@
 //! What /proc says about processes.
 
 use std::fs;
+use std::path::Path;
+use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -41,6 +43,16 @@ pub fn transparent_workers() -> &'static str {
         true => "[workers]\ncount = 2\n",
         false => "[workers]\ncount = 2\nsandbox = \"off\"\n",
     }
+}
+
+/// A program that is started with 0, 1 and 2 alone, whatever the tests' own parent has left open.
+#[must_use]
+pub fn bare(program: &Path) -> Command {
+    const CLOSE: &str =
+        "for fd in /proc/self/fd/*; do fd=${fd##*/}; ((fd > 2)) && exec {fd}>&-; done; exec \"$@\"";
+    let mut command = Command::new("bash");
+    command.args(["-c", CLOSE, "bash"]).arg(program);
+    command
 }
 
 /// How many fds a process has open.

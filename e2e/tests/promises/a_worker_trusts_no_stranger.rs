@@ -4,6 +4,7 @@
 use std::process::{Command, Stdio};
 
 use handoff_e2e::daemon::binary;
+use handoff_e2e::process::bare;
 use handoff_e2e::{eventually, manager};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socketpair};
 use std::os::fd::AsFd;
@@ -28,7 +29,7 @@ fn nonsense_on_its_channel_ends_it() {
         let flags = SockFlag::SOCK_CLOEXEC;
         let (ours, theirs) =
             socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).expect("a channel");
-        let mut worker = Command::new(binary("handoffd-worker"))
+        let mut worker = bare(&binary("handoffd-worker"))
             .env_clear()
             .stdin(Stdio::from(theirs))
             .stderr(Stdio::null())

@@ -7,20 +7,34 @@ use std::time::{Duration, Instant};
 use handoff_e2e::apache::{Kind, client_pair, dial};
 use handoff_e2e::process::{children, cpu_ticks, fds};
 use handoff_e2e::{Crowd, Daemon, Door, Options, PATIENCE, eventually, throughout};
+use nix::unistd::geteuid;
 
 /// prlimit(1) from outside, while the daemon runs: the soft limit alone can be raised again.
 fn limit(daemon: &Daemon, soft: usize) {
-    let status = Command::new("prlimit")
+    let status = own_user(Command::new("prlimit"))
         .arg(format!("--pid={}", daemon.pid()))
         .arg(format!("--nofile={soft}:"))
         .status();
     assert!(status.is_ok_and(|status| status.success()), "prlimit(1) does not work");
 }
 
+const OWN_USER: u32 = 61_239;
+
+/// The command, as that user where we may: not even root may always set another user's limits.
+fn own_user(command: Command) -> Command {
+    if !geteuid().is_root() {
+        return command;
+    }
+    let mut as_user = Command::new("setpriv");
+    as_user.args([format!("--reuid={OWN_USER}"), format!("--regid={OWN_USER}"), "--clear-groups".to_owned()]);
+    as_user.arg("--").arg(command.get_program());
+    as_user
+}
+
 /// As a user of its own: the kernel compares the limit with all fds that a user has under way, and other tests' do
 /// not belong in that sum.
 fn start(toml: &str) -> Daemon {
-    let as_user = nix::unistd::geteuid().is_root().then_some([61_239; 3]);
+    let as_user = geteuid().is_root().then_some([OWN_USER; 3]);
     Daemon::with(&Options { toml: toml.to_owned(), as_user, ..Options::default() })
 }
 
