@@ -59,8 +59,10 @@ fn assert_shape(status: &Value) {
         keys
     };
     let of_fleet = [
+        "config_error",
         "generation",
         "last_reload",
+        "last_upgrade",
         "leases",
         "leases_queued",
         "max_connections",
