@@ -1,4 +1,4 @@
-//! Makes a handoff socket. In: a path, a kind, owner and mode. Out: a listening socket.
+//! Makes a listening Unix socket. In: a path, a kind, owner and mode. Out: the socket, and its file.
 //! Never: takes a path away from an instance that is alive, removes a file that is not ours.
 
 use std::fs;
@@ -19,14 +19,33 @@ use nix::unistd::{Gid, Uid, chown};
 
 use super::Kind;
 
-/// Why a handoff socket could not be made.
+/// A socket as it is wanted.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wanted<'a> {
+    /// The key that says where.
+    pub(crate) key: &'static str,
+    pub(crate) path: &'a Path,
+    pub(crate) kind: Kind,
+    pub(crate) owner: Option<u32>,
+    pub(crate) group: Option<u32>,
+    /// Permission bits.
+    pub(crate) mode: u32,
+}
+
+impl<'a> Wanted<'a> {
+    /// A socket for handoffs.
+    pub(super) fn of_handoffs(server: &Server, key: &'static str, path: &'a Path, kind: Kind) -> Self {
+        let (owner, group, mode) = (server.socket_owner, server.socket_group, server.socket_mode.0);
+        Self { key, path, kind, owner, group, mode }
+    }
+}
+
+/// Why a socket could not be made.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BindError {
     /// Another daemon answers there.
-    #[error(
-        "{path}: another instance is listening there; stop it first, or choose another server.socket_path"
-    )]
-    Occupied { path: PathBuf },
+    #[error("{path}: another instance is listening there; stop it first, or choose another {key}")]
+    Occupied { path: PathBuf, key: &'static str },
     /// A file that is no socket.
     #[error("{path}: exists and is not a socket; it is left alone")]
     NotASocket { path: PathBuf },
@@ -78,9 +97,12 @@ impl Bound {
     }
 }
 
-pub(super) fn bind(server: &Server, path: &Path, kind: Kind) -> Result<(OwnedFd, Bound), BindError> {
+/// # Errors
+/// When the path is somebody else's, or the kernel refuses.
+pub(crate) fn bind(wanted: Wanted<'_>) -> Result<(OwnedFd, Bound), BindError> {
+    let Wanted { path, kind, .. } = wanted;
     let path_buf = path.to_owned();
-    clear_stale(path, kind)?;
+    clear_stale(wanted)?;
     let listener = new_socket(kind).map_err(|source| BindError::Io { path: path_buf.clone(), source })?;
     let address = UnixAddr::new(path)
         .map_err(|source| BindError::Bind { path: path_buf.clone(), source: source.into() })?;
@@ -90,7 +112,7 @@ pub(super) fn bind(server: &Server, path: &Path, kind: Kind) -> Result<(OwnedFd,
     nix::sys::stat::umask(mask);
     result.map_err(|source| BindError::Bind { path: path_buf.clone(), source: source.into() })?;
     let bound = Bound { path: path_buf, file: file_id(path) };
-    set_permissions(server, path).inspect_err(|_| bound.unlink())?;
+    set_permissions(wanted).inspect_err(|_| bound.unlink())?;
     let backlog = Backlog::new(LISTEN_BACKLOG).unwrap_or(Backlog::MAXCONN);
     listen(&listener, backlog)
         .map_err(|source| BindError::Io { path: path.to_owned(), source: source.into() })?;
@@ -106,7 +128,8 @@ fn new_socket(kind: Kind) -> io::Result<OwnedFd> {
 }
 
 /// A dead instance's file is removed; a live instance is an error.
-fn clear_stale(path: &Path, kind: Kind) -> Result<(), BindError> {
+fn clear_stale(wanted: Wanted<'_>) -> Result<(), BindError> {
+    let Wanted { key, path, kind, .. } = wanted;
     let path_buf = path.to_owned();
     let metadata = match fs::symlink_metadata(path) {
         Ok(metadata) => metadata,
@@ -125,18 +148,19 @@ fn clear_stale(path: &Path, kind: Kind) -> Result<(), BindError> {
         }
         Err(Errno::ENOENT) => Ok(()),
         // Connected, the backlog is full, or the socket is of the other type: somebody is alive there.
-        Ok(()) | Err(Errno::EAGAIN | Errno::EPROTOTYPE) => Err(BindError::Occupied { path: path_buf }),
+        Ok(()) | Err(Errno::EAGAIN | Errno::EPROTOTYPE) => Err(BindError::Occupied { path: path_buf, key }),
         Err(source) => Err(BindError::Io { path: path_buf, source: source.into() }),
     }
 }
 
-fn set_permissions(server: &Server, path: &Path) -> Result<(), BindError> {
+fn set_permissions(wanted: Wanted<'_>) -> Result<(), BindError> {
+    let Wanted { path, owner, group, mode, .. } = wanted;
     let fail = |what, source: io::Error| BindError::Permissions { path: path.to_owned(), what, source };
-    if server.socket_owner.is_some() || server.socket_group.is_some() {
-        let (owner, group) = (server.socket_owner.map(Uid::from_raw), server.socket_group.map(Gid::from_raw));
-        chown(path, owner, group).map_err(|source| fail("owner and group", source.into()))?;
+    if owner.is_some() || group.is_some() {
+        chown(path, owner.map(Uid::from_raw), group.map(Gid::from_raw))
+            .map_err(|source| fail("owner and group", source.into()))?;
     }
-    let mode = std::os::unix::fs::PermissionsExt::from_mode(server.socket_mode.0);
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(mode);
     fs::set_permissions(path, mode).map_err(|source| fail("the mode", source))
 }
 

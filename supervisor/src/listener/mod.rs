@@ -20,7 +20,7 @@ use nix::sys::resource::{Resource, getrlimit};
 use tokio::io::Interest;
 
 use crate::inherit::InheritedSocket;
-pub(crate) use bind::{BindError, Bound};
+pub(crate) use bind::{BindError, Bound, Wanted, bind};
 use peers::Peers;
 pub(crate) use peers::{Arrival, Handoff, Rejection};
 
@@ -87,11 +87,11 @@ impl Listener {
             let bound = Bound::inherited(&socket, is_ours);
             doors.push(Door::open((socket, bound), kind)?);
         }
-        for (path, kind) in configured(server) {
+        for (key, path, kind) in configured(server) {
             if let Some(path) = path
                 && !doors.iter().any(|door: &Door| door.kind == kind)
             {
-                doors.push(Door::open(bind::bind(server, path, kind)?, kind)?);
+                doors.push(Door::open(bind(Wanted::of_handoffs(server, key, path, kind))?, kind)?);
             }
         }
         Ok(Self {
@@ -105,7 +105,7 @@ impl Listener {
     /// Logs what about the sockets is not as configured.
     pub(crate) fn warn(&self, server: &Server) {
         bind::warn_if_backlog_is_cut();
-        for (path, kind) in configured(server) {
+        for (_, path, kind) in configured(server) {
             let door = self.doors.iter().find(|door| door.kind == kind);
             if let (Some(path), Some(door)) = (path, door)
                 && door.bound.path() != path
@@ -209,8 +209,11 @@ impl Listener {
     }
 }
 
-fn configured(server: &Server) -> [(Option<&PathBuf>, Kind); 2] {
-    [(Some(&server.socket_path), Kind::SeqPacket), (server.stream_socket_path.as_ref(), Kind::Stream)]
+fn configured(server: &Server) -> [(&'static str, Option<&PathBuf>, Kind); 2] {
+    [
+        ("server.socket_path", Some(&server.socket_path), Kind::SeqPacket),
+        ("server.stream_socket_path", server.stream_socket_path.as_ref(), Kind::Stream),
+    ]
 }
 
 impl Door {
