@@ -17,7 +17,7 @@ use tracing::Dispatch;
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
+use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
 /// Lines that may wait for the writer.
 const LINES_WAITING_MAX: usize = 4096;
@@ -41,6 +41,9 @@ pub enum LogError {
     /// Somebody has set up logging before.
     #[error("logging is set up twice")]
     Twice,
+    /// The level cannot be changed any more.
+    #[error("the log level cannot be changed")]
+    Fixed(#[source] reload::Error),
 }
 
 /// Keeps the writer alive; dropped last, it writes what is still waiting.
@@ -48,6 +51,7 @@ pub enum LogError {
 pub struct Log {
     dropped: Dropped,
     _writer: Option<WorkerGuard>,
+    level: Option<reload::Handle<EnvFilter, Registry>>,
 }
 
 #[derive(Clone, Debug)]
@@ -87,6 +91,15 @@ impl Log {
         Ok(Opened { filter: filter(&logging.level)?, sink })
     }
 
+    /// Logs by other directives from here on.
+    ///
+    /// # Errors
+    /// When they cannot be understood: everything stays as it was.
+    pub fn set_level(&self, level: &str) -> Result<(), LogError> {
+        let filter = filter(level)?;
+        self.level.as_ref().map_or(Ok(()), |level| level.reload(filter)).map_err(LogError::Fixed)
+    }
+
     /// How many lines were dropped because the writer could not keep up.
     #[must_use]
     pub fn lines_dropped(&self) -> u64 {
@@ -105,7 +118,7 @@ impl Opened {
     /// # Errors
     /// When it was done before, or no thread can be had.
     pub fn start(self) -> Result<Log, LogError> {
-        let (layer, log, fallback) = match self.sink {
+        let (layer, mut log, fallback) = match self.sink {
             Sink::Lines(LogFormat::Pretty) => {
                 let (layer, log) = lines(|writer| {
                     let colours = io::stderr().is_terminal();
@@ -124,10 +137,12 @@ impl Opened {
             Sink::Journal(journal) => {
                 let (layer, dropped) =
                     journald::start(journal, LINES_WAITING_MAX).map_err(LogError::Writer)?;
-                (layer.boxed(), Log { dropped: Dropped::Entries(dropped), _writer: None }, None)
+                (layer.boxed(), Log { dropped: Dropped::Entries(dropped), _writer: None, level: None }, None)
             }
         };
-        Registry::default().with(layer.with_filter(self.filter)).try_init().map_err(|_| LogError::Twice)?;
+        let (filter, level) = reload::Layer::new(self.filter);
+        log.level = Some(level);
+        Registry::default().with(layer.with_filter(filter)).try_init().map_err(|_| LogError::Twice)?;
         if let Some(error) = fallback {
             tracing::warn!(%error, "journald cannot be reached; logging JSON to stderr");
         }
@@ -156,5 +171,5 @@ fn lines(layer: impl FnOnce(NonBlocking) -> BoxedLayer) -> (BoxedLayer, Log) {
         .thread_name("log")
         .finish(io::stderr());
     let dropped = Dropped::Lines(writer.error_counter());
-    (layer(writer), Log { dropped, _writer: Some(guard) })
+    (layer(writer), Log { dropped, _writer: Some(guard), level: None })
 }
