@@ -4,7 +4,7 @@
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use nix::unistd::{Group, Uid, User};
@@ -126,6 +126,11 @@ pub(crate) fn path(value: &Value<'_>) -> Allowed<PathBuf> {
 /// A Unix socket's path.
 pub(crate) fn socket_path(value: &Value<'_>) -> Allowed<PathBuf> {
     path_of(value, SOCKET_PATH_BYTES_MAX)
+}
+
+/// Whether a path that we have made ourselves is as short as a socket's must be.
+pub(crate) fn is_socket_path(path: &Path) -> bool {
+    path.as_os_str().len() <= SOCKET_PATH_BYTES_MAX
 }
 
 fn path_of(value: &Value<'_>, bytes_max: usize) -> Allowed<PathBuf> {

@@ -8,6 +8,7 @@ use crate::settings::{Setting, Settings};
 /// Each variable and its key. Where two have the same key, the later one wins.
 pub(crate) const VARIABLES: &[(&str, &str)] = &[
     ("DAEMON_SOCKET_PATH", "server.socket_path"),
+    ("DAEMON_CONTROL_SOCKET_PATH", "server.control_socket_path"),
     ("DAEMON_SOCKET_MODE", "server.socket_mode"),
     ("DAEMON_MAX_CONNECTIONS", "server.max_connections"),
     ("DAEMON_HANDOFF_TIMEOUT_SECS", "server.handoff_timeout_secs"),

@@ -60,6 +60,14 @@ impl Config {
     }
 }
 
+/// Checks a word as `logging.level` would be.
+///
+/// # Errors
+/// A clause that says what is allowed.
+pub fn check_log_level(level: &str) -> Result<(), String> {
+    allowed::log_level(&settings::Value::Word(level.into())).map(drop)
+}
+
 /// What runs without a file, a variable or an option.
 impl Default for Config {
     fn default() -> Config {

@@ -3,6 +3,7 @@
 
 use std::num::{NonZeroU16, NonZeroU32, NonZeroU64};
 use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
 use std::thread::available_parallelism;
 use std::time::Duration;
 
@@ -58,12 +59,11 @@ pub(crate) fn read(reader: &mut Reader<'_>, benchmark: Benchmark) -> Config {
 
 fn server(reader: &mut Reader<'_>) -> Server {
     let max_connections = reader.value("server.max_connections", 100_000, allowed::whole(CONNECTIONS));
+    let socket_path: PathBuf =
+        reader.value("server.socket_path", "/run/handoffd/handoffd.sock".into(), allowed::socket_path);
     let server = Server {
-        socket_path: reader.value(
-            "server.socket_path",
-            "/run/handoffd/handoffd.sock".into(),
-            allowed::socket_path,
-        ),
+        control_socket_path: control_socket_path(reader, &socket_path),
+        socket_path,
         stream_socket_path: reader.optional("server.stream_socket_path", allowed::socket_path),
         socket_mode: reader.value("server.socket_mode", SocketMode(0o660), allowed::socket_mode),
         socket_owner: reader.optional("server.socket_owner", allowed::user),
@@ -87,6 +87,11 @@ fn server(reader: &mut Reader<'_>) -> Server {
     if server.stream_socket_path.as_ref() == Some(&server.socket_path) {
         reader.refuse(&["server.stream_socket_path"], "must differ from server.socket_path");
     }
+    let of_handoffs = [Some(&server.socket_path), server.stream_socket_path.as_ref()];
+    if server.control_socket_path.is_some() && of_handoffs.contains(&server.control_socket_path.as_ref()) {
+        let keys = ["server.control_socket_path", "server.stream_socket_path", "server.socket_path"];
+        reader.refuse(&keys, "server.control_socket_path must differ from the sockets for handoffs");
+    }
     server
 }
 
@@ -109,6 +114,21 @@ fn identity(reader: &mut Reader<'_>, user: &'static str, group: &'static str) ->
             gid.map(|gid| Identity { uid, gid })
         }
     }
+}
+
+/// Beside the socket for handoffs, unless the site wants it elsewhere, or nowhere.
+fn control_socket_path(reader: &mut Reader<'_>, socket_path: &Path) -> Option<PathBuf> {
+    let beside = socket_path.with_file_name("control.sock");
+    let fits = allowed::is_socket_path(&beside);
+    let path = reader.value("server.control_socket_path", Some(beside.clone()), |value| match value.text() {
+        Some("") => Ok(None),
+        Some(_) | None => allowed::socket_path(value).map(Some),
+    });
+    if path.as_ref() == Some(&beside) && !fits {
+        let allowed = "leaves no room for control.sock beside it: set server.control_socket_path";
+        reader.refuse(&["server.control_socket_path", "server.socket_path"], allowed);
+    }
+    path
 }
 
 fn client(reader: &mut Reader<'_>) -> Client {

@@ -43,6 +43,8 @@ pub struct Server {
     pub socket_path: PathBuf,
     /// A second, STREAM socket for older modules; none by default.
     pub stream_socket_path: Option<PathBuf>,
+    /// Where `handoffctl` asks and orders; none: nowhere.
+    pub control_socket_path: Option<PathBuf>,
     /// Permission bits of both sockets.
     pub socket_mode: SocketMode,
     /// Owner (uid) of both sockets; unchanged when absent.

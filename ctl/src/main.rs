@@ -1,16 +1,19 @@
-//! handoffctl: plays Apache, stands in for Apache, shows the fleet.
+//! handoffctl: plays Apache, stands in for Apache, shows the fleet and gives it orders.
 //! In: the command line. Out: text on stdout, sentences on stderr, an exit code ([`outcome::Exit`]).
-//! Never: needs a privilege, changes the daemon's state, prints a backtrace at a person.
+//! Never: needs a privilege but the daemon's own user's, talks to a worker, prints a backtrace at a person.
 
 #![forbid(unsafe_code)]
 
 mod answer;
+mod control;
 mod front;
 mod generate;
 mod handover;
+mod order;
 mod outcome;
 mod status;
 mod stream;
+mod streams;
 
 use std::process::ExitCode;
 
@@ -18,7 +21,7 @@ use clap::{Parser, Subcommand};
 
 use crate::outcome::{Exit, Failure};
 
-/// Plays Apache for handoffd: hands sockets over, reads the answers, shows the workers.
+/// Plays Apache for handoffd, shows its workers and streams, gives it orders.
 #[derive(Debug, Parser)]
 #[command(name = "handoffctl", version, arg_required_else_help = true, after_help = HELP_TAIL)]
 struct Cli {
@@ -31,6 +34,8 @@ Examples:
   handoffctl stream 'Why is the sky blue?'   one answer, straight to the terminal
   handoffctl front                           a page and a /stream for browsers and curl
   handoffctl status --watch                  the workers, redrawn every second
+  handoffctl streams                         what they are doing
+  handoffctl reload --wait                   a new generation of workers
 
 `handoffctl COMMAND --help` tells the exit codes.";
 
@@ -40,6 +45,18 @@ enum Command {
     Stream(stream::Args),
     /// Show the workers and what they hold
     Status(status::Args),
+    /// Show every stream: id, slot, phase, age, bytes, user
+    Streams(streams::Args),
+    /// Check the configuration and roll to a new generation of workers, as SIGHUP does
+    Reload(order::ReloadArgs),
+    /// Replace the supervisor by its new executable, keeping all streams
+    Upgrade(order::UpgradeArgs),
+    /// Replace the worker in a slot: a successor starts, then the worker drains
+    Drain(order::DrainArgs),
+    /// End one stream; its client is told so
+    Kill(order::KillArgs),
+    /// Change the log level of handoffd and all workers, until the next roll or restart
+    Log(order::LogArgs),
     /// Stand in for Apache: a small HTTP server whose /stream is handed over
     Front(front::Args),
     /// Print the shell completions of one of the three binaries
@@ -64,6 +81,12 @@ fn run(command: Command) -> Result<Exit, Failure> {
     match command {
         Command::Stream(args) => stream::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Streams(args) => streams::run(&args),
+        Command::Reload(args) => order::reload(&args),
+        Command::Upgrade(args) => order::upgrade(&args),
+        Command::Drain(args) => order::drain(&args),
+        Command::Kill(args) => order::kill(&args),
+        Command::Log(args) => order::log(&args),
         Command::Front(args) => front::run(&args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),

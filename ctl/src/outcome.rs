@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use crate::answer::{BadAnswer, ErrorMessage, Head};
+use crate::control;
 use crate::handover::HandoverError;
 
 /// The exit codes, as each command's `--help` tells them. 2, wrong usage, is also clap's.
@@ -21,7 +22,7 @@ pub(crate) enum Exit {
     Usage = 2,
     /// Nobody could be reached.
     Unreachable = 3,
-    /// The answer is an HTTP error.
+    /// The answer is an HTTP error; or what was ordered did not end in time.
     Refused = 4,
 }
 
@@ -50,6 +51,12 @@ pub(crate) enum Failure {
     Loopback(#[source] io::Error),
     #[error("cannot listen on {address}")]
     Listen { address: String, source: io::Error },
+    #[error("{}: handoffd cannot be asked there (is it running, with its server.control_socket_path there?)", path.display())]
+    Control { path: PathBuf, source: io::Error },
+    #[error(transparent)]
+    Ordered(#[from] control::Refused),
+    #[error("{reason}")]
+    Late { reason: String },
     #[error("no status from {address} (is handoffd running, with its metrics.listen_addr there?)")]
     Status { address: String, source: io::Error },
 }
@@ -76,12 +83,14 @@ impl Failure {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe => Exit::Complete,
-            Self::Incomplete(_) | Self::Output(_) | Self::Files { .. } => Exit::Incomplete,
+            Self::Incomplete(_) | Self::Output(_) | Self::Files { .. } | Self::Ordered(_) => Exit::Incomplete,
             Self::Input { .. } => Exit::Usage,
-            Self::Handover(_) | Self::Loopback(_) | Self::Listen { .. } | Self::Status { .. } => {
-                Exit::Unreachable
-            }
-            Self::Refused { .. } => Exit::Refused,
+            Self::Handover(_)
+            | Self::Loopback(_)
+            | Self::Listen { .. }
+            | Self::Status { .. }
+            | Self::Control { .. } => Exit::Unreachable,
+            Self::Refused { .. } | Self::Late { .. } => Exit::Refused,
         }
     }
 

@@ -1,5 +1,5 @@
 //! `handoffctl status`: the fleet as a table.
-//! In: the supervisor's `/status`, over plain HTTP. Out: a summary line and a row per worker.
+//! In: the supervisor's word, over its control socket, or `/status` over plain HTTP. Out: a summary line and a row per worker.
 //! Never: keeps anything between two looks, changes anything.
 
 use std::env;
@@ -8,9 +8,11 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use handoff_shared::control::{Reply, Request};
 use handoff_shared::status::{Status, WorkerStatus};
 
 use crate::answer::{Decoder, Piece};
+use crate::control::Place;
 use crate::outcome::{Exit, Failure};
 
 const DEFAULT_ADDRESS: &str = "127.0.0.1:9090";
@@ -35,9 +37,12 @@ Examples:
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP_TAIL)]
 pub(crate) struct Args {
-    /// The daemon's metrics address [env: DAEMON_METRICS_ADDR] [default: 127.0.0.1:9090]
+    /// Ask at the daemon's metrics address [env: DAEMON_METRICS_ADDR]; without it at the control socket, and where
+    /// that cannot be reached at 127.0.0.1:9090
     #[arg(short, long, value_name = "HOST:PORT", value_hint = clap::ValueHint::Hostname)]
     admin: Option<String>,
+    #[command(flatten)]
+    place: Place,
     /// Print the daemon's JSON as it is
     #[arg(long)]
     json: bool,
@@ -48,17 +53,15 @@ pub(crate) struct Args {
 
 /// Shows the fleet, once or again and again.
 pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
-    let environment = || env::var("DAEMON_METRICS_ADDR").ok();
-    let address = args.admin.clone().or_else(environment).unwrap_or_else(|| DEFAULT_ADDRESS.into());
     let Some(interval) = args.watch else {
-        let look = Look::at(&address)?;
+        let look = Look::take(args)?;
         print(&look.text(args.json))?;
         return Ok(look.exit());
     };
     let clear = if io::stdout().is_terminal() && !args.json { CLEAR_SCREEN } else { "" };
     loop {
         // A daemon that is away for a moment is a sight worth watching, not an end.
-        match Look::at(&address) {
+        match Look::take(args) {
             Ok(look) => print(&format!("{clear}{}", look.text(args.json)))?,
             Err(failure) => eprintln!("{clear}handoffctl: {}", failure.sentence().unwrap_or_default()),
         }
@@ -73,6 +76,37 @@ struct Look {
 }
 
 impl Look {
+    /// Where the command line says, else where the environment does, else wherever somebody answers.
+    fn take(args: &Args) -> Result<Self, Failure> {
+        if let Some(address) = &args.admin {
+            return Self::at(address);
+        }
+        if args.place.chosen().is_some() {
+            return Self::ask(&args.place);
+        }
+        if let Ok(address) = env::var("DAEMON_METRICS_ADDR") {
+            return Self::at(&address);
+        }
+        match Self::ask(&args.place) {
+            Err(Failure::Control { .. }) => Self::at(DEFAULT_ADDRESS),
+            answered => answered,
+        }
+    }
+
+    fn ask(place: &Place) -> Result<Self, Failure> {
+        let mut look = None;
+        place.ask(&Request::Status {}, |reply| {
+            if let Reply::Status { status } = reply {
+                let json =
+                    serde_json::to_string_pretty(&status).map_err(|error| Failure::Output(error.into()))?;
+                look = Some(Self { json, status: *status });
+            }
+            Ok(())
+        })?;
+        let source = || io::Error::new(io::ErrorKind::InvalidData, "the reply is no status");
+        look.ok_or_else(|| Failure::Control { path: place.path(), source: source() })
+    }
+
     fn at(address: &str) -> Result<Self, Failure> {
         Self::fetch(address).map_err(|source| Failure::Status { address: address.to_owned(), source })
     }

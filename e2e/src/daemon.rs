@@ -180,6 +180,12 @@ impl Daemon {
         self.directory.path().join("stream.sock")
     }
 
+    /// Where `handoffctl` asks and orders.
+    #[must_use]
+    pub fn control_socket(&self) -> PathBuf {
+        self.directory.path().join("control.sock")
+    }
+
     /// The configuration file, for a test that changes it.
     #[must_use]
     pub fn config(&self) -> PathBuf {

@@ -12,6 +12,7 @@ pub mod daemon;
 pub mod front;
 mod launch;
 pub mod manager;
+pub mod operator;
 pub mod process;
 
 pub use apache::{Door, Sent};

@@ -24,6 +24,13 @@ impl LeaseId {
         Self(self.0.wrapping_add(1))
     }
 
+    /// Reads what [`fmt::Display`] writes: 16 hexadecimal digits.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        let is_hex = text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit());
+        is_hex.then(|| u64::from_str_radix(text, 16).ok().map(Self)).flatten()
+    }
+
     /// The bare number, for a header field.
     #[must_use]
     pub const fn as_u64(self) -> u64 {

@@ -5,6 +5,7 @@
 
 pub mod channel;
 pub mod codec;
+pub mod control;
 #[expect(unsafe_code, reason = "the one file that turns the kernel's integers into owned fds")]
 pub mod fdpass;
 pub mod ids;

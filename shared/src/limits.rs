@@ -19,6 +19,10 @@ pub const HELD_BYTES_MAX: usize = 128 * 1024;
 /// Bytes that may wait in a channel for the supervisor before a worker says no more about its beats: an absent
 /// supervisor must not keep streams from saying that they commit.
 pub const SNAPSHOT_BACKLOG_BYTES_MAX: u64 = 32 * 1024;
+/// Sessions in one `Sessions` page.
+pub const SESSIONS_PER_PAGE_MAX: usize = 256;
+/// Characters of a session's `user_id` and `request_id` that an operator is shown.
+pub const SHOWN_CHARS_MAX: usize = 64;
 /// Lease ids in one `Taken`, endings in one `Released`.
 pub const LEASES_PER_MESSAGE_MAX: usize = 1024;
 /// Handoffs that a worker may have been sent without having taken them.
@@ -70,6 +74,10 @@ pub const DRAINING_GENERATIONS_MAX: usize = 2;
 const _: () = assert!(INLINE_BYTES_MAX * 2 <= PACKET_BYTES_MAX, "a handoff and its header fit a packet");
 const _: () = assert!(HELD_BYTES_MAX + 4096 <= PACKET_BYTES_MAX, "a full page and its header fit a packet");
 const _: () = assert!(INLINE_BYTES_MAX + 4096 <= HELD_BYTES_MAX, "a lease alone fits a page");
+const _: () = assert!(
+    SESSIONS_PER_PAGE_MAX * (2 * 4 * SHOWN_CHARS_MAX + 64) <= PACKET_BYTES_MAX,
+    "a full page of sessions fits a packet"
+);
 const _: () = assert!(PACKET_FDS_MAX <= 253, "the kernel's SCM_MAX_FD");
 const _: () = assert!(LEASES_PER_MESSAGE_MAX * 16 <= PACKET_BYTES_MAX, "a full batch fits a packet");
 const _: () = assert!(BEAT_INTERVAL.as_millis() * 4 < BEAT_TIMEOUT.as_millis(), "one late beat is no hang");

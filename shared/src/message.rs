@@ -41,6 +41,23 @@ pub enum ToWorker {
         /// How many fds the new supervisor can take back.
         fd_budget: u32,
     },
+    /// An operator ends this stream: the client is told so. A lease that is not here has ended already.
+    Cancel {
+        /// The lease.
+        lease: LeaseId,
+    },
+    /// Show the sessions with higher ids than `after`, the lowest first: as many as fit one page.
+    Sessions {
+        /// Comes back in the answer.
+        ticket: u32,
+        /// The last one of the page before; none: from the beginning.
+        after: Option<LeaseId>,
+    },
+    /// Log by these directives from here on.
+    LogLevel {
+        /// As in `logging.level`.
+        directives: String,
+    },
 }
 
 impl ToWorker {
@@ -49,7 +66,12 @@ impl ToWorker {
     pub const fn is_frozen(&self) -> bool {
         match self {
             Self::Drain { .. } | Self::Resync { .. } => true,
-            Self::Configure(_) | Self::Handoff(_) | Self::Epitaph { .. } => false,
+            Self::Configure(_)
+            | Self::Handoff(_)
+            | Self::Epitaph { .. }
+            | Self::Cancel { .. }
+            | Self::Sessions { .. }
+            | Self::LogLevel { .. } => false,
         }
     }
 }
@@ -131,6 +153,15 @@ pub enum ToSupervisor {
     Held(Held),
     /// Periodic and cumulative; its absence is a hang.
     Snapshot(Box<Snapshot>),
+    /// Answers `Sessions`.
+    Sessions {
+        /// As it was asked.
+        ticket: u32,
+        /// No session has a higher id.
+        last: bool,
+        /// At most [`crate::limits::SESSIONS_PER_PAGE_MAX`], by id.
+        sessions: Vec<SessionView>,
+    },
 }
 
 impl ToSupervisor {
@@ -143,7 +174,7 @@ impl ToSupervisor {
             | Self::Committed { .. }
             | Self::Released { .. }
             | Self::Held(_) => true,
-            Self::Snapshot(_) => false,
+            Self::Snapshot(_) | Self::Sessions { .. } => false,
         }
     }
 }
@@ -186,11 +217,13 @@ pub enum Outcome {
     UnreportedEnd,
     /// The worker's own code gave up on the session.
     Internal,
+    /// An operator has ended it.
+    Canceled,
 }
 
 impl Outcome {
     /// Every outcome, for tables that must have them all.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Complete,
         Self::Answered,
         Self::Refused,
@@ -204,6 +237,7 @@ impl Outcome {
         Self::EpitaphWritten,
         Self::UnreportedEnd,
         Self::Internal,
+        Self::Canceled,
     ];
 
     /// The word for logs and labels.
@@ -223,6 +257,51 @@ impl Outcome {
             Self::EpitaphWritten => "epitaph_written",
             Self::UnreportedEnd => "unreported_end",
             Self::Internal => "internal",
+            Self::Canceled => "canceled",
+        }
+    }
+}
+
+/// A session as an operator sees it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SessionView {
+    /// The lease.
+    pub lease: LeaseId,
+    /// How far it is.
+    pub phase: Phase,
+    /// Milliseconds since it came to this worker.
+    pub age_ms: u64,
+    /// Bytes written to the client.
+    pub bytes: u64,
+    /// As the site says; at most [`crate::limits::SHOWN_CHARS_MAX`] characters.
+    pub user_id: Option<String>,
+    /// As the site says; at most [`crate::limits::SHOWN_CHARS_MAX`] characters.
+    pub request_id: Option<String>,
+}
+
+/// How far a session is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Phase {
+    /// The answer has not begun.
+    #[default]
+    Waiting,
+    /// Bytes go out.
+    Streaming,
+    /// All is said; the client has not hung up.
+    Ending,
+    /// A dead worker's stream is being ended.
+    Epitaph,
+}
+
+impl Phase {
+    /// The word for people and programs.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Waiting => "waiting",
+            Self::Streaming => "streaming",
+            Self::Ending => "ending",
+            Self::Epitaph => "epitaph",
         }
     }
 }

@@ -4,6 +4,7 @@
 //! Never: waits for anything but an event; every call here returns at once.
 
 mod adopt;
+mod control;
 mod handover;
 mod hear;
 mod perform;
@@ -26,6 +27,7 @@ use tokio::time::Sleep;
 
 use crate::admin::Question;
 use crate::capacity::Capacity;
+use crate::control::Control;
 use crate::dispatcher::Dispatcher;
 use crate::fleet::{Action, Event, Fleet, Intake, Outline, Policy, Refusal};
 use crate::generation::Recipe;
@@ -65,6 +67,7 @@ pub(crate) struct Parts {
     pub(crate) listener: Listener,
     pub(crate) signals: Signals,
     pub(crate) questions: Option<mpsc::Receiver<Question>>,
+    pub(crate) control: Option<Control>,
     pub(crate) metrics: Metrics,
     pub(crate) notify: Notify,
     pub(crate) log: Log,
@@ -96,6 +99,10 @@ pub(crate) struct EventLoop {
     handover: Option<Handover>,
     /// What was taken over is not what is on disk.
     is_roll_due: bool,
+    /// Who waits for the end of what was ordered.
+    waiting: control::Waiting,
+    /// What an operator has set, until the next roll.
+    log_level: Option<String>,
     /// Since when the fleet is gone; only clients that were refused may still be reading.
     over_at: Option<Instant>,
     /// A second signal: nobody is waited for.
@@ -127,6 +134,8 @@ impl EventLoop {
             last_upgrade: parts.upgraded_from.as_ref().map(|version| format!("done, from {version}")),
             handover: None,
             is_roll_due: false,
+            waiting: control::Waiting::default(),
+            log_level: None,
             over_at: None,
             active: Generation::FIRST,
             turns: 0,
@@ -139,6 +148,9 @@ impl EventLoop {
     pub(crate) async fn run(mut self) {
         self.begin();
         poll_fn(|cx| self.turn(cx)).await;
+        if let Some(control) = &self.parts.control {
+            control.unlink();
+        }
         let summary = self.parts.metrics.summary();
         tracing::info!(
             streams = summary.started,
@@ -162,6 +174,7 @@ impl EventLoop {
         busy |= self.poll_arrivals(cx);
         busy |= self.poll_listener(cx, now);
         self.answer_questions(cx, now);
+        busy |= self.poll_orders(cx, now);
         if was_away {
             tracing::warn!("the supervisor was away; deadlines start again");
             self.hear_everybody();
@@ -222,6 +235,7 @@ impl EventLoop {
         self.give_up_upgrade();
         self.parts.notify.stopping();
         self.parts.listener.unlink();
+        self.waiting.stopping();
         self.tell(Event::Stop { deadline: Instant::now() + timeout });
     }
 

@@ -30,13 +30,15 @@ pub(crate) struct Link {
     pub(crate) generation: Generation,
     channel: SupervisorChannel,
     process: Watched,
-    /// Bounded by the credits, one drain and the configuration.
+    /// Bounded by the credits, one drain, the configuration, and the orders of as many operators as may connect.
     outbox: VecDeque<Outgoing>,
     /// The channel has given its last message.
     silent: bool,
     /// What it is called where fds are kept for a successor.
     pub(crate) name: String,
     pub(crate) origin: Origin,
+    /// It understands also what is not frozen. Of an adopted one it is known when it has said what it holds.
+    pub(crate) speaks_ours: bool,
     /// It is Ready, but not kept for a successor yet.
     pub(crate) is_being_kept: bool,
     /// Of what it says that it holds.
@@ -105,6 +107,7 @@ impl Link {
             silent: false,
             name,
             origin,
+            speaks_ours: true,
             is_being_kept: false,
             next_page: 0,
             fd_budget: 0,
@@ -135,6 +138,7 @@ impl Link {
             silent: false,
             name,
             origin: Origin::Adopted,
+            speaks_ours: false,
             is_being_kept: false,
             next_page: 0,
             fd_budget: 0,

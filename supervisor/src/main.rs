@@ -7,6 +7,7 @@
 
 mod admin;
 mod capacity;
+mod control;
 mod dispatcher;
 mod event_loop;
 mod fleet;
@@ -37,6 +38,7 @@ use handoff_shared::log::Log;
 use handoff_shared::message::PROTOCOL_VERSION;
 
 use capacity::Capacity;
+use control::Control;
 use event_loop::{EventLoop, Parts};
 use generation::Recipe;
 use inherit::Inherited;
@@ -144,7 +146,20 @@ fn run(start: Start) -> Result<(), String> {
         let sockets = std::mem::take(&mut inherited.sockets);
         let mut listener = Listener::open(&config.server, capacity.silent_peers_max, sockets)
             .map_err(|error| error.to_string())?;
-        privileges::give_up(&config).inspect_err(|_| listener.unlink())?;
+        // After the listener: a second instance in the same directory is told about its sockets for handoffs first.
+        let (control, control_error) = match Control::serve(&config.server) {
+            Ok(control) => (control, None),
+            // Streams that run matter more.
+            Err(error) if !inherited.workers.is_empty() => (None, Some(error)),
+            Err(error) => {
+                listener.unlink();
+                return Err(error.to_string());
+            }
+        };
+        privileges::give_up(&config).inspect_err(|_| {
+            listener.unlink();
+            control.iter().for_each(Control::unlink);
+        })?;
         let log = opened.start().map_err(|error| error.to_string())?;
         if fd_limit != fd_limit_before {
             tracing::info!(fd_limit, before = fd_limit_before, "fd limit raised");
@@ -153,6 +168,9 @@ fn run(start: Start) -> Result<(), String> {
         listener.warn(&config.server);
         if let Some(error) = &disk_error {
             tracing::error!(%error, "what is on disk cannot be used; the configuration of the last supervisor is");
+        }
+        if let Some(error) = control_error {
+            tracing::error!(%error, "there is no control socket");
         }
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"),
@@ -187,6 +205,7 @@ fn run(start: Start) -> Result<(), String> {
             listener,
             signals,
             questions,
+            control,
             metrics,
             notify,
             log,

@@ -17,7 +17,7 @@ use nix::sys::socket::{MsgFlags, Shutdown, recv, send, setsockopt, shutdown, soc
 use tokio::io::Interest;
 use tokio::time::timeout;
 
-use crate::drain::Drain;
+use crate::cut::{Leash, Why};
 
 /// Request bytes that are read away for one client: a pipelined request, the rest of a body.
 const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
@@ -45,9 +45,9 @@ pub(crate) enum WriteError {
     /// No byte for `write_timeout`.
     #[error("client does not read")]
     TooSlow,
-    /// The worker's drain ended, and the time for last words, while the client was not reading.
-    #[error("drain is over")]
-    Cut,
+    /// The session had to end, and the time for last words was over, while the client was not reading.
+    #[error("the time for last words is over")]
+    Cut(Why),
 }
 
 /// A client's socket, made ready for writing without blocking.
@@ -68,11 +68,11 @@ impl Client {
     }
 
     /// Writes all of it. Each byte of progress starts `write_timeout` again.
-    pub(crate) async fn write(&mut self, mut bytes: &[u8], drain: &Drain) -> Result<(), WriteError> {
+    pub(crate) async fn write(&mut self, mut bytes: &[u8], leash: Leash<'_>) -> Result<(), WriteError> {
         while !bytes.is_empty() {
             match self.try_write(bytes) {
                 Ok(written) => bytes = &bytes[written..],
-                Err(Errno::EAGAIN) => self.wait_writable(drain).await?,
+                Err(Errno::EAGAIN) => self.wait_writable(leash).await?,
                 Err(Errno::EINTR) => {}
                 Err(_) => return Err(WriteError::Gone),
             }
@@ -119,7 +119,7 @@ impl Client {
     }
 
     /// Ends the stream towards the client, then reads until it hangs up, or for at most `linger`.
-    pub(crate) async fn finish(mut self, linger: Duration, drain: &Drain) {
+    pub(crate) async fn finish(mut self, linger: Duration, leash: Leash<'_>) {
         // Not only close: the supervisor's dup keeps the connection open.
         let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Write);
         self.half_close = HalfClose::Gone;
@@ -129,7 +129,7 @@ impl Client {
             tokio::select! {
                 biased;
                 _ = timeout(linger, poll_fn(|cx| self.poll_gone(cx))) => {}
-                () = drain.is_silent() => {}
+                _ = leash.silence() => {}
             }
         }
     }
@@ -150,7 +150,7 @@ impl Client {
 
     /// Waits for room in the socket's buffer. The kernel reports it only when a large part is free, which takes
     /// a slow reader long: as long as the buffer empties at all, the client is waited for.
-    async fn wait_writable(&mut self, drain: &Drain) -> Result<(), WriteError> {
+    async fn wait_writable(&mut self, leash: Leash<'_>) -> Result<(), WriteError> {
         let patience = self.write_timeout / LOOKS_PER_WRITE_TIMEOUT;
         let mut unsent = fdpass::unsent_bytes(self.socket.get_ref().as_fd());
         let mut looks_left = LOOKS_PER_WRITE_TIMEOUT;
@@ -163,7 +163,7 @@ impl Client {
             tokio::select! {
                 biased;
                 change = timeout(patience, change) => if let Ok(change) = change { return change },
-                () = drain.is_silent() => return Err(WriteError::Cut),
+                why = leash.silence() => return Err(WriteError::Cut(why)),
             }
             let before = std::mem::replace(&mut unsent, fdpass::unsent_bytes(self.socket.get_ref().as_fd()));
             looks_left = if unsent < before { LOOKS_PER_WRITE_TIMEOUT } else { looks_left - 1 };

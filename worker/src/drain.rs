@@ -5,15 +5,14 @@ use std::cell::Cell;
 use std::future::pending;
 use std::time::{Duration, Instant};
 
-use handoff_shared::limits::LAST_WORDS;
-use tokio::sync::Notify;
+use crate::cut::Cut;
 
 /// The worker's end, as far as it is known.
 #[derive(Debug, Default)]
 pub(crate) struct Drain {
     deadline: Cell<Option<Instant>>,
-    cut_at: Cell<Option<Instant>>,
-    cut: Notify,
+    /// Falls at the deadline, for every stream.
+    pub(crate) cut: Cut,
 }
 
 impl Drain {
@@ -36,30 +35,8 @@ impl Drain {
     /// Resolves at the deadline; never while there is none.
     pub(crate) async fn deadline(&self) {
         match self.deadline.get() {
-            Some(deadline) if self.cut_at.get().is_none() => tokio::time::sleep_until(deadline.into()).await,
+            Some(deadline) if !self.cut.has_fallen() => tokio::time::sleep_until(deadline.into()).await,
             _ => pending().await,
-        }
-    }
-
-    /// Ends every stream.
-    pub(crate) fn cut(&self) {
-        self.cut_at.set(Some(Instant::now()));
-        self.cut.notify_waiters();
-    }
-
-    /// Resolves when streams are cut.
-    pub(crate) async fn is_over(&self) {
-        let cut = self.cut.notified();
-        if self.cut_at.get().is_none() {
-            cut.await;
-        }
-    }
-
-    /// Resolves when also the time for last words is over.
-    pub(crate) async fn is_silent(&self) {
-        self.is_over().await;
-        if let Some(cut_at) = self.cut_at.get() {
-            tokio::time::sleep_until((cut_at + LAST_WORDS).into()).await;
         }
     }
 }

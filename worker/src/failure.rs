@@ -100,11 +100,13 @@ pub enum Code {
     ClientTooSlow,
     /// The stream was longer than allowed.
     StreamTooLong,
+    /// An operator has ended it.
+    Canceled,
 }
 
 impl Code {
     /// Every code, for tables that must have them all.
-    pub const ALL: [Self; 15] = [
+    pub const ALL: [Self; 16] = [
         Self::BadHandoff,
         Self::PayloadTooLarge,
         Self::UpstreamAuth,
@@ -120,6 +122,7 @@ impl Code {
         Self::ShuttingDown,
         Self::ClientTooSlow,
         Self::StreamTooLong,
+        Self::Canceled,
     ];
 
     /// As clients see it.
@@ -141,6 +144,7 @@ impl Code {
             Self::ShuttingDown => "shutting_down",
             Self::ClientTooSlow => "client_too_slow",
             Self::StreamTooLong => "stream_too_long",
+            Self::Canceled => "canceled",
         }
     }
 
@@ -157,7 +161,7 @@ impl Code {
             | Self::UpstreamError
             | Self::StreamIncomplete
             | Self::WorkerCrashed => 502,
-            Self::Overloaded | Self::ShuttingDown => 503,
+            Self::Overloaded | Self::ShuttingDown | Self::Canceled => 503,
             Self::UpstreamTimeout
             | Self::FirstTokenTimeout
             | Self::StreamIdleTimeout

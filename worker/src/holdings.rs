@@ -4,13 +4,18 @@
 //! Never: closes a client's socket or reads it, keeps a payload longer than until its lease is committed.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::ops::Bound;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 
 use handoff_shared::fdpass::{self, Watched};
 use handoff_shared::ids::LeaseId;
-use handoff_shared::limits::{HELD_BYTES_MAX, HELD_LEASES_PER_PAGE_MAX, PACKET_FDS_MAX};
-use handoff_shared::message::{Format, Handoff, Held, HeldLease, HeldStage};
+use handoff_shared::limits::{
+    HELD_BYTES_MAX, HELD_LEASES_PER_PAGE_MAX, PACKET_FDS_MAX, SESSIONS_PER_PAGE_MAX,
+};
+use handoff_shared::message::{Format, Handoff, Held, HeldLease, HeldStage, SessionView};
+
+use crate::progress::Progress;
 
 /// A handoff as it was received.
 #[derive(Debug)]
@@ -25,6 +30,7 @@ pub(crate) struct Holding {
     pub(crate) stage: Stage,
     /// None: the kernel refused to watch it; the session ends at once.
     pub(crate) socket: Option<Rc<Watched>>,
+    pub(crate) progress: Rc<Progress>,
 }
 
 /// How far it is.
@@ -63,6 +69,22 @@ impl Holdings {
         {
             holding.stage = Stage::Committed { attempt: task.handoff.attempt, format };
         }
+    }
+
+    /// An operator ends this one. One that is not here has ended already.
+    pub(crate) fn cancel(&self, lease: LeaseId) {
+        if let Some(holding) = self.0.get(&lease) {
+            holding.progress.cut.fall();
+        }
+    }
+
+    /// The sessions behind `after`, as many as fit a page, and whether these are the last.
+    pub(crate) fn show(&self, after: Option<LeaseId>) -> (Vec<SessionView>, bool) {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let mut rest = self.0.range((start, Bound::Unbounded));
+        let page = rest.by_ref().take(SESSIONS_PER_PAGE_MAX);
+        let page = page.map(|(lease, holding)| holding.progress.view(*lease)).collect();
+        (page, rest.next().is_none())
     }
 
     /// The list of this instant. `about`: the first page, without leases. Fds go to the uncommitted leases first,
@@ -188,7 +210,7 @@ mod tests {
     use super::*;
     use crate::client;
     use handoff_shared::ids::{Generation, SlotId};
-    use handoff_shared::message::{PROTOCOL_VERSION, Payload};
+    use handoff_shared::message::{PROTOCOL_VERSION, Payload, Phase, ToSupervisor};
 
     fn about() -> Held {
         Held {
@@ -214,7 +236,8 @@ mod tests {
         let memfd = memfd.then(|| handoff_shared::memfd::seal(b"x").unwrap());
         let socket = std::os::unix::net::UnixStream::pair().unwrap().0;
         let socket = Some(client::watch(socket.into()).unwrap());
-        Holding { stage: Stage::Taken(Rc::new(Task { handoff, memfd })), socket }
+        let progress = Rc::new(Progress::new(Phase::Waiting));
+        Holding { stage: Stage::Taken(Rc::new(Task { handoff, memfd })), socket, progress }
     }
 
     fn pages(inventory: &mut Inventory) -> Vec<(Held, usize)> {
@@ -274,5 +297,46 @@ mod tests {
             pages[0].0.leases.iter().filter(|held| held.has_fd).map(|held| held.lease).collect();
         assert_eq!(with_fd, [ids[5], ids[3], ids[2], ids[4]]);
         assert_eq!(pages[0].0.leases.len(), 6);
+    }
+
+    #[tokio::test]
+    async fn sessions_are_shown_page_by_page_each_once() {
+        let mut holdings = Holdings::default();
+        let mut lease = LeaseId::first(1);
+        let mut expected = Vec::new();
+        for _ in 0..2 * SESSIONS_PER_PAGE_MAX + 1 {
+            holdings.add(lease, taken(lease, 0, false));
+            expected.push(lease);
+            lease = lease.next();
+        }
+        let (mut shown, mut after) = (Vec::new(), None);
+        loop {
+            let (page, last) = holdings.show(after);
+            assert!(page.len() <= SESSIONS_PER_PAGE_MAX);
+            shown.extend(page.iter().map(|session| session.lease));
+            after = shown.last().copied();
+            if last {
+                break;
+            }
+        }
+        assert_eq!(shown, expected);
+        assert_eq!(holdings.show(after), (Vec::new(), true));
+    }
+
+    #[tokio::test]
+    async fn a_page_of_the_longest_names_fits_a_packet() {
+        let mut holdings = Holdings::default();
+        let mut lease = LeaseId::first(u32::MAX);
+        for _ in 0..SESSIONS_PER_PAGE_MAX {
+            let holding = taken(lease, 0, false);
+            let name = "\u{1f600}".repeat(1000);
+            holding.progress.name(Some(&name), Some(&name));
+            holdings.add(lease, holding);
+            lease = lease.next();
+        }
+        let (sessions, last) = holdings.show(None);
+        assert_eq!((sessions.len(), last), (SESSIONS_PER_PAGE_MAX, true));
+        let message = ToSupervisor::Sessions { ticket: u32::MAX, last, sessions };
+        handoff_shared::codec::encode(&message, &mut Vec::new()).unwrap();
     }
 }

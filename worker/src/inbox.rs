@@ -17,7 +17,7 @@ use handoff_shared::fdpass::Watched;
 use handoff_shared::ids::LeaseId;
 use handoff_shared::limits::{BEAT_INTERVAL, CREDITS_PER_WORKER, LAST_WORDS};
 use handoff_shared::log::Log;
-use handoff_shared::message::{Configure, Held as HeldPage, PROTOCOL_VERSION, ToSupervisor, ToWorker};
+use handoff_shared::message::{Configure, Held as HeldPage, PROTOCOL_VERSION, Phase, ToSupervisor, ToWorker};
 use handoff_shared::metric::{Counts, Snapshot};
 use handoff_shared::sandbox::SandboxState;
 use nix::unistd::{SysconfVar, sysconf};
@@ -28,6 +28,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 use crate::client;
 use crate::drain::Drain;
 use crate::holdings::{Holding, Stage, Task};
+use crate::progress::Progress;
 use crate::report::{Held, Reporter};
 use crate::sandbox::Confined;
 use crate::session;
@@ -126,7 +127,7 @@ impl Inbox<'_> {
                 _ = terminate.recv() => self.leave(),
                 () = room.drain.deadline() => {
                     tracing::warn!(sessions = room.reporter.sessions(), "the drain's deadline has come");
-                    room.drain.cut();
+                    room.drain.cut.fall();
                     last_moment = Some(Instant::now() + LAST_WORDS + BEAT_INTERVAL / 2);
                 }
                 () = room.reporter.session_left(), if self.ends_when_empty => {}
@@ -186,6 +187,12 @@ impl Inbox<'_> {
             }
             ToWorker::Configure(_) => return Err(InboxError::OutOfTurn("a second configuration")),
             ToWorker::Resync { ticket, fd_budget } => self.resync(ticket, fd_budget),
+            ToWorker::Cancel { lease } => self.room.reporter.cancel(lease),
+            ToWorker::Sessions { ticket, after } => self.room.reporter.show_sessions(ticket, after),
+            ToWorker::LogLevel { directives } => match self.log.set_level(&directives) {
+                Ok(()) => tracing::info!(level = directives, "log level changed"),
+                Err(error) => tracing::warn!(%error, "log level stays"),
+            },
         }
         Ok(())
     }
@@ -200,7 +207,12 @@ impl Inbox<'_> {
         let socket = client::watch(client)
             .inspect_err(|error| tracing::debug!(%error, %lease, "client's socket is dead"))
             .ok();
-        let holding = Holding { stage, socket: socket.clone() };
+        let phase = match stage {
+            Stage::Taken(_) | Stage::Committed { .. } => Phase::Waiting,
+            Stage::Epitaph => Phase::Epitaph,
+        };
+        let progress = Rc::new(Progress::new(phase));
+        let holding = Holding { stage, socket: socket.clone(), progress };
         let held = self.room.reporter.enter(lease, holding);
         Ok((held.ok_or(InboxError::OutOfTurn("a lease that is here already"))?, socket))
     }
@@ -278,7 +290,12 @@ fn lease_of(message: &ToWorker) -> Option<LeaseId> {
     match message {
         ToWorker::Handoff(handoff) => Some(handoff.lease),
         ToWorker::Epitaph { lease, .. } => Some(*lease),
-        ToWorker::Configure(_) | ToWorker::Drain { .. } | ToWorker::Resync { .. } => None,
+        ToWorker::Configure(_)
+        | ToWorker::Drain { .. }
+        | ToWorker::Resync { .. }
+        | ToWorker::Cancel { .. }
+        | ToWorker::Sessions { .. }
+        | ToWorker::LogLevel { .. } => None,
     }
 }
 

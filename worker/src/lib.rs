@@ -4,12 +4,14 @@
 //! Never: opens a listening socket, keeps state that another worker needs, writes to a client before the
 //! supervisor knows that it will.
 //!
-//! `sandbox` confines the process before it begins; `inbox` receives; `session` is one client from start to end, with `request`, `upstream`, `format` and
-//! `client` as its rooms; `report` tells the supervisor; `drain` knows when it is enough.
+//! `sandbox` confines the process before it begins; `inbox` receives; `session` is one client from start to end, with
+//! `request`, `upstream`, `format` and `client` as its rooms; `report` tells the supervisor, and `progress` an operator;
+//! `drain` knows when it is enough, and `cut` carries it to the sessions.
 
 #![forbid(unsafe_code)]
 
 mod client;
+mod cut;
 mod drain;
 pub mod event;
 pub mod failure;
@@ -18,6 +20,7 @@ pub mod head;
 mod holdings;
 mod inbox;
 mod json;
+mod progress;
 mod report;
 pub mod request;
 pub mod sandbox;

@@ -16,6 +16,10 @@ use handoff_shared::metric::Snapshot;
 use tokio::sync::{Notify, oneshot};
 
 use crate::holdings::{Holding, Holdings, Inventory};
+use crate::progress::Progress;
+
+/// Operators who look at the same time; those who have waited longest look in vain.
+const LOOKS_WAITING_MAX: usize = 64;
 
 /// The worker's side of the channel.
 #[derive(Debug)]
@@ -40,6 +44,8 @@ struct Pending {
     commits: VecDeque<(LeaseId, Format, oneshot::Sender<()>)>,
     endings: Vec<Ending>,
     snapshot: Option<Box<Snapshot>>,
+    /// Pages of sessions that an operator waits for.
+    looks: VecDeque<(u32, Option<LeaseId>)>,
     /// A list was asked for: `about` and the budget of fds. It is made when everything older is said.
     resync: Option<(Box<HeldPage>, u32)>,
     /// The list that is being said. Nothing else is said meanwhile.
@@ -83,8 +89,14 @@ impl Reporter {
 
     /// A session begins; the guard's drop ends it. None: the lease is here already.
     pub(crate) fn enter(self: &Rc<Self>, lease: LeaseId, holding: Holding) -> Option<Held> {
+        let progress = Rc::clone(&holding.progress);
         let is_new = self.holdings.borrow_mut().add(lease, holding);
-        is_new.then(|| Held { reporter: Rc::clone(self), lease, outcome: Cell::new(Outcome::Internal) })
+        is_new.then(|| Held {
+            reporter: Rc::clone(self),
+            lease,
+            progress,
+            outcome: Cell::new(Outcome::Internal),
+        })
     }
 
     pub(crate) fn sessions(&self) -> usize {
@@ -97,6 +109,22 @@ impl Reporter {
         let mut pending = self.pending.borrow_mut();
         pending.resync = Some((Box::new(about), fd_budget));
         pending.inventory = None;
+        drop(pending);
+        self.flush();
+    }
+
+    /// An operator ends this session.
+    pub(crate) fn cancel(&self, lease: LeaseId) {
+        self.holdings.borrow().cancel(lease);
+    }
+
+    /// An operator wants to see the sessions behind `after`. The page is made when there is room to say it.
+    pub(crate) fn show_sessions(&self, ticket: u32, after: Option<LeaseId>) {
+        let mut pending = self.pending.borrow_mut();
+        if pending.looks.len() == LOOKS_WAITING_MAX {
+            pending.looks.pop_front();
+        }
+        pending.looks.push_back((ticket, after));
         drop(pending);
         self.flush();
     }
@@ -178,12 +206,13 @@ impl Reporter {
 
 impl Pending {
     fn is_empty(&self) -> bool {
-        let Self { ready, taken, commits, endings, snapshot, resync, inventory } = self;
+        let Self { ready, taken, commits, endings, snapshot, looks, resync, inventory } = self;
         ready.is_none()
             && taken.is_empty()
             && commits.is_empty()
             && endings.is_empty()
             && snapshot.is_none()
+            && looks.is_empty()
             && resync.is_none()
             && inventory.is_none()
     }
@@ -234,6 +263,11 @@ impl Pending {
         {
             channel.try_send(&ToSupervisor::Snapshot(snapshot), &[])?;
         }
+        while let Some((ticket, after)) = self.looks.front().copied() {
+            let (sessions, last) = holdings.show(after);
+            channel.try_send(&ToSupervisor::Sessions { ticket, last, sessions }, &[])?;
+            self.looks.pop_front();
+        }
         Ok(())
     }
 }
@@ -243,6 +277,7 @@ impl Pending {
 pub(crate) struct Held {
     reporter: Rc<Reporter>,
     pub(crate) lease: LeaseId,
+    pub(crate) progress: Rc<Progress>,
     outcome: Cell<Outcome>,
 }
 

@@ -19,6 +19,7 @@ use handoff_shared::message::{Format, Outcome};
 use handoff_shared::metric::DURATION_FIRST_BOUND;
 
 use crate::client::{Client, WriteError};
+use crate::cut::{Leash, Why};
 use crate::failure::{Code, Failure};
 use crate::format;
 use crate::head::Reply;
@@ -70,6 +71,7 @@ async fn converse(room: &Room, held: &Held, client: Client, task: Rc<Task>, stor
     match request {
         Ok(request) => {
             story.tell(&request, &room.configure.config);
+            held.progress.name(request.user_id.as_deref(), request.request_id.as_deref());
             answer(room, held, client, request, lease, story).await
         }
         Err((failure, method)) => {
@@ -143,11 +145,13 @@ async fn say(
     story: &mut Story,
 ) -> Outcome {
     held.commit(Format::Content).await;
-    let written = client.write(bytes, &room.drain).await;
+    let written = client.write(bytes, leash(room, held)).await;
     story.wrote(room, bytes.len(), 0);
+    held.progress.wrote(bytes.len());
     match written {
         Ok(()) => {
-            client.finish(room.configure.config.client.linger, &room.drain).await;
+            held.progress.ending();
+            client.finish(room.configure.config.client.linger, leash(room, held)).await;
             told
         }
         Err(error) => {
@@ -167,9 +171,9 @@ pub(crate) async fn bury(room: Rc<Room>, held: Held, socket: Option<Rc<Watched>>
     let client =
         socket.map(|socket| Client::new(socket, config.client.half_close, config.server.write_timeout));
     let outcome = match client {
-        Some(mut client) => match client.write(&out, &room.drain).await {
+        Some(mut client) => match client.write(&out, leash(&room, &held)).await {
             Ok(()) => {
-                client.finish(EPITAPH_LINGER.min(config.client.linger), &room.drain).await;
+                client.finish(EPITAPH_LINGER.min(config.client.linger), leash(&room, &held)).await;
                 Outcome::EpitaphWritten
             }
             Err(WriteError::Gone) => {
@@ -187,10 +191,16 @@ pub(crate) async fn bury(room: Rc<Room>, held: Held, socket: Option<Rc<Watched>>
     held.end(outcome);
 }
 
+/// What may end this session from outside.
+fn leash<'a>(room: &'a Room, held: &'a Held) -> Leash<'a> {
+    Leash { drain: &room.drain, own: &held.progress.cut }
+}
+
 fn outcome_of(error: &WriteError) -> Outcome {
     match error {
         WriteError::Gone => Outcome::ClientGone,
         WriteError::TooSlow => Outcome::ClientTooSlow,
-        WriteError::Cut => Outcome::ShuttingDown,
+        WriteError::Cut(Why::Drain) => Outcome::ShuttingDown,
+        WriteError::Cut(Why::Canceled) => Outcome::Canceled,
     }
 }

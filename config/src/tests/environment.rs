@@ -21,7 +21,11 @@ fn check(variable: &str, value: &str, change: impl FnOnce(&mut Config)) {
 #[test]
 fn every_variable_of_the_server_sets_its_key_and_nothing_else() {
     let secs = Duration::from_secs_f64;
-    check("DAEMON_SOCKET_PATH", "/a", |c| c.server.socket_path = "/a".into());
+    check("DAEMON_SOCKET_PATH", "/a", |c| {
+        c.server.socket_path = "/a".into();
+        c.server.control_socket_path = Some("/control.sock".into());
+    });
+    check("DAEMON_CONTROL_SOCKET_PATH", "/c", |c| c.server.control_socket_path = Some("/c".into()));
     check("DAEMON_SOCKET_MODE", "0600", |c| c.server.socket_mode = SocketMode(0o600));
     check("DAEMON_MAX_CONNECTIONS", "7", |c| c.server.max_connections = 7.try_into().unwrap());
     check("DAEMON_HANDOFF_TIMEOUT_SECS", "7", |c| c.server.handoff_timeout = secs(7.0));

@@ -136,3 +136,16 @@ fn a_user_brings_its_group_and_a_group_needs_a_user() {
         assert!(wanted.split(": ").all(|part| error.contains(part)), "{text}: {error}");
     }
 }
+
+#[test]
+fn the_control_socket_is_beside_the_other_one_elsewhere_or_nowhere() {
+    let path = |text: &str| from_text(text).unwrap().server.control_socket_path;
+    assert_eq!(path("").as_deref(), Some(Path::new("/run/handoffd/control.sock")));
+    assert_eq!(path("server.socket_path = \"/a/b.sock\"").as_deref(), Some(Path::new("/a/control.sock")));
+    assert_eq!(path("server.control_socket_path = \"/c\"").as_deref(), Some(Path::new("/c")));
+    assert_eq!(path("server.control_socket_path = \"\""), None);
+    let error = error_of("server.socket_path = \"/a\"\nserver.control_socket_path = \"/a\"");
+    assert!(error.contains("must differ from the sockets for handoffs"), "{error}");
+    let error = error_of(&format!("server.socket_path = \"/{}/s\"", "x".repeat(100)));
+    assert!(error.contains("set server.control_socket_path"), "{error}");
+}

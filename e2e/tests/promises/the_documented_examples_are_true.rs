@@ -1,8 +1,8 @@
 //! Each example in docs/PROTOCOL.md, sent to a running daemon, is answered byte for byte as the document says.
 
-use std::io::Read;
+use std::io::{Read, Write};
 
-use handoff_e2e::Daemon;
+use handoff_e2e::{Daemon, operator};
 
 const DOCUMENT: &str = include_str!("../../../docs/PROTOCOL.md");
 
@@ -28,6 +28,23 @@ fn every_handoff_in_the_document_gets_the_documented_answer() {
         examples += 1;
     }
     assert_eq!(examples, 9, "examples in the document");
+}
+
+#[test]
+fn every_request_in_the_document_gets_the_documented_reply() {
+    let daemon = Daemon::start("");
+    let mut examples = 0;
+    for rest in DOCUMENT.split("```request\n").skip(1) {
+        let (request, rest) = rest.split_once("```\n```reply\n").expect("a reply follows its request");
+        let expected = rest.split("```").next().expect("an end");
+        let mut connection = operator::dial(&daemon);
+        connection.write_all(request.as_bytes()).expect("a request");
+        let mut reply = String::new();
+        connection.read_to_string(&mut reply).expect("a reply");
+        assert_eq!(reply, expected, "{request}");
+        examples += 1;
+    }
+    assert_eq!(examples, 2, "examples in the document");
 }
 
 /// Handoff, kind of what is expected, and what is expected.

@@ -114,6 +114,7 @@ impl EventLoop {
         link.next_page += 1;
         link.fd_budget -= fds.received.len();
         (link.slot, link.generation) = (held.slot, held.generation);
+        link.speaks_ours = held.protocol_version == PROTOCOL_VERSION;
         let (slot, generation, pid) = (held.slot, held.generation, link.pid);
         if held.page == 0 {
             self.parts.metrics.adopted_worker(slot);

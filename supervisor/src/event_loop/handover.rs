@@ -54,6 +54,7 @@ impl EventLoop {
         tracing::info!("leaving: the workers are kept for a successor");
         self.parts.notify.stopping();
         self.give_up_upgrade();
+        self.waiting.stopping();
         self.begin_leaving(Successor::Process);
     }
 
@@ -161,6 +162,7 @@ impl EventLoop {
     fn upgrade_failed(&mut self, why: &str) {
         tracing::error!(why, "upgrade failed; this process goes on as it was");
         self.last_upgrade = Some(format!("failed: {why}"));
+        self.waiting.upgrade_failed(why);
         self.parts.metrics.upgraded("failed");
         self.handover = None;
         self.tell(Event::Stay);

@@ -100,6 +100,9 @@ impl EventLoop {
                 tracing::error!(protocol_version, build, "worker speaks another protocol version");
                 self.tell(Event::Misbehaved { worker });
             }
+            ToSupervisor::Sessions { ticket, last, sessions } => {
+                self.show_page(worker, ticket, last, sessions);
+            }
             ToSupervisor::Taken { leases } => self.tell(Event::Taken { worker, leases }),
             ToSupervisor::Committed { lease, format } => {
                 self.tell(Event::Committed { worker, lease, format })
@@ -166,6 +169,7 @@ impl EventLoop {
         let written =
             held.into_iter().filter_map(|lease| Some((lease, self.dispatcher.written(lease)?))).collect();
         self.parts.metrics.bury(worker);
+        self.waiting.worker_died(worker);
         self.parts.store.forget(&link.name);
         self.tell(Event::Dead { worker, exit, written });
         self.forget_recipes();

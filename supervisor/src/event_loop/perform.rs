@@ -42,12 +42,14 @@ impl EventLoop {
             }
             Action::Refuse { lease, refusal } => {
                 self.parts.metrics.refused(refusal);
+                self.waiting.lease_ended(lease, None);
                 if let Some((Some(client), _)) = self.dispatcher.remove(lease) {
                     self.refused.answer(Instant::now(), client, refusal);
                 }
             }
             Action::Close { lease, ending } => {
                 self.parts.metrics.ended(ending);
+                self.waiting.lease_ended(lease, Some(ending));
                 if self.dispatcher.remove(lease).is_none() {
                     self.parts.metrics.ended_between();
                 }
@@ -89,7 +91,10 @@ impl EventLoop {
             None => Err(std::io::Error::from(std::io::ErrorKind::NotFound)),
         };
         match spawned {
-            Ok(link) => {
+            Ok(mut link) => {
+                if let Some(level) = self.log_level.clone().filter(|_| generation == self.active) {
+                    link.push(Outgoing::Message(ToWorker::LogLevel { directives: level }));
+                }
                 tracing::info!(%slot, %generation, pid = link.pid, ?cause, "worker started");
                 self.links.insert(worker, link);
             }
@@ -125,12 +130,14 @@ impl EventLoop {
                 tracing::info!(%generation, "configuration is valid; rolling");
                 self.parts.disk_error = None;
                 self.register(generation, recipe);
+                self.waiting.loaded(generation);
                 self.tell(Event::Loaded { generation, policy });
             }
             Err(error) => {
                 tracing::error!(%error, "reload refused; the old generation stays");
                 self.parts.metrics.reloaded("refused");
-                self.last_reload = Some(format!("refused: {error}"));
+                self.waiting.load_refused(&error);
+                self.reload_ended(format!("refused: {error}"));
                 self.tell(Event::LoadRefused);
             }
         }
@@ -144,7 +151,8 @@ impl EventLoop {
             RollResult::Stopped => "stopped",
         };
         self.parts.metrics.reloaded(word);
-        self.last_reload = Some(format!("generation {generation}: {word}"));
+        self.waiting.roll_ended(generation, result);
+        self.reload_ended(format!("generation {generation}: {word}"));
         match result {
             RollResult::Done => {
                 tracing::info!(%generation, "roll ended: every slot has the new generation");
@@ -158,6 +166,12 @@ impl EventLoop {
         }
     }
 
+    /// For `/status` and systemd.
+    fn reload_ended(&mut self, how: String) {
+        self.last_reload = Some(how);
+        self.shown = None;
+    }
+
     /// A new generation is the active one: its configuration holds for the supervisor too, as far as it can
     /// change while it runs.
     pub(super) fn settle(&mut self, generation: Generation) {
@@ -166,15 +180,20 @@ impl EventLoop {
         let fixed = [
             ("server.socket_path", old.server.socket_path != new.server.socket_path),
             ("server.stream_socket_path", old.server.stream_socket_path != new.server.stream_socket_path),
+            ("server.control_socket_path", old.server.control_socket_path != new.server.control_socket_path),
             ("server.socket_mode", old.server.socket_mode != new.server.socket_mode),
             ("server.socket_owner", old.server.socket_owner != new.server.socket_owner),
             ("server.socket_group", old.server.socket_group != new.server.socket_group),
             ("server.user and server.group", old.server.run_as != new.server.run_as),
             ("metrics.listen_addr", old.metrics != new.metrics),
-            ("logging (of the supervisor)", old.logging != new.logging),
+            ("logging.format (of the supervisor)", old.logging.format != new.logging.format),
         ];
         for (key, _) in fixed.into_iter().filter(|(_, differs)| *differs) {
             tracing::warn!(key, "this change takes effect at the next restart");
+        }
+        self.log_level = None;
+        if let Err(error) = self.parts.log.set_level(&new.logging.level) {
+            tracing::warn!(%error, "the log level stays");
         }
         self.parts.listener.configure(&new.server);
         self.parts.recipe = recipe;

@@ -126,6 +126,11 @@ impl Fleet {
         self.leases.held_by(worker)
     }
 
+    /// Who holds this lease, or was sent it; none: nobody, or there is no such lease.
+    pub(crate) fn holder(&self, lease: LeaseId) -> Option<WorkerId> {
+        self.leases.live.get(&lease)?.place.holder()
+    }
+
     pub(super) fn is_full(&self) -> bool {
         self.leases.len() >= self.policy.leases_max as usize
     }

@@ -5,11 +5,13 @@
 //! `next_deadline()` and say [`Event::Tick`].
 //!
 //! Here: the events, the actions, and who handles what. `leases` places leases, `workers` follows the
-//! processes, `roll` replaces them, `backoff` slows down the replacing, `adopt` takes over what is there.
+//! processes, `roll` and `replace` replace them, `backoff` slows down the replacing, `adopt` takes over what is
+//! there.
 
 mod adopt;
 mod backoff;
 mod leases;
+mod replace;
 mod report;
 mod roll;
 #[cfg(test)]
@@ -31,6 +33,8 @@ use roll::Roll;
 use workers::{Slot, Worker};
 
 pub(crate) use adopt::{HeldLease, HeldPage, HeldStage};
+#[cfg(test)]
+use replace::NotReplaced;
 pub(crate) use report::{Outline, Report, WorkerReport};
 
 /// What a configuration says about the fleet.
@@ -91,6 +95,8 @@ pub(crate) enum Event {
     Loaded { generation: Generation, policy: Box<Policy> },
     /// It is not; the old generation stays.
     LoadRefused,
+    /// The operator wants another worker in this slot.
+    Replace { slot: SlotId },
     /// Take no more; workers end their streams by the deadline.
     Stop { deadline: Instant },
     /// End at once.
@@ -161,6 +167,8 @@ pub(crate) enum Cause {
     Roll,
     /// Age, number of streams, memory.
     Recycle,
+    /// An operator wants another worker.
+    Operator,
     /// It drains by its own decision (SIGTERM from outside).
     Left,
     /// The supervisor ends.
@@ -295,6 +303,7 @@ impl Fleet {
             Event::Reload => self.reload(now),
             Event::Loaded { generation, policy } => self.start_roll(now, generation, *policy),
             Event::LoadRefused => self.refuse_roll(now),
+            Event::Replace { slot } => self.replace_worker(now, slot),
             Event::Stop { deadline } => self.stop(now, deadline),
             Event::StopNow => self.stop_now(now),
             Event::Away => self.forgive(now),

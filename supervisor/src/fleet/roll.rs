@@ -166,7 +166,7 @@ impl Fleet {
         id.and_then(|id| self.workers.get(&id)).is_some_and(|worker| worker.generation == self.generation)
     }
 
-    fn may_replace(&self, current: Option<WorkerId>, by: Generation) -> bool {
+    pub(super) fn may_replace(&self, current: Option<WorkerId>, by: Generation) -> bool {
         let worker = current.and_then(|id| self.workers.get(&id));
         self.may_drain(worker.map_or(self.generation, |worker| worker.generation), Some(by))
     }

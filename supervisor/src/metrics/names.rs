@@ -122,7 +122,7 @@ pub(super) fn stream_error(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::ClientGone => "client_disconnected",
         Outcome::ClientTooSlow | Outcome::UpstreamTimeout | Outcome::StreamTooLong => "timeout",
-        Outcome::ShuttingDown => "canceled",
+        Outcome::ShuttingDown | Outcome::Canceled => "canceled",
         Outcome::UpstreamFailed | Outcome::StreamIncomplete => "network",
         Outcome::EpitaphWritten | Outcome::UnreportedEnd | Outcome::Internal => "other",
         Outcome::Complete | Outcome::Answered | Outcome::Refused => "other",
@@ -139,6 +139,7 @@ pub(super) fn cause(cause: Cause) -> &'static str {
         Cause::DrainTimeout => "drain_timeout",
         Cause::Roll => "roll",
         Cause::Recycle => "recycle",
+        Cause::Operator => "operator",
         Cause::Left => "left",
         Cause::Stop => "stop",
     }

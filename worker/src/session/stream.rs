@@ -12,9 +12,10 @@ use handoff_shared::message::{Format, Outcome};
 use handoff_shared::metric::{DURATION_FIRST_BOUND, FIRST_BYTE_FIRST_BOUND};
 
 use super::clock::{Clock, Due, Limits};
-use super::outcome_of;
 use super::story::Story;
+use super::{leash, outcome_of};
 use crate::client::{Client, WriteError};
+use crate::cut::Why;
 use crate::event::Event;
 use crate::failure::{Code, Failure};
 use crate::format::{self, Writer};
@@ -53,7 +54,7 @@ enum Next {
     Flush,
     ClientGone,
     Due(Due),
-    Cut,
+    Cut(Why),
 }
 
 /// Why a stream ends before its end.
@@ -128,14 +129,15 @@ impl<'a> Stream<'a> {
         if matches!(outcome, Outcome::ClientGone | Outcome::ClientTooSlow) {
             self.client.abort();
         } else {
-            self.client.finish(self.room.configure.config.client.linger, &self.room.drain).await;
+            self.held.progress.ending();
+            let linger = self.room.configure.config.client.linger;
+            self.client.finish(linger, leash(self.room, self.held)).await;
         }
         outcome
     }
 
     async fn pump(&mut self) -> Result<(), End> {
-        let room = self.room;
-        let mut cut = pin!(room.drain.is_over());
+        let mut cut = pin!(leash(self.room, self.held).pulled());
         loop {
             match self.next(cut.as_mut()).await {
                 Next::Event(Some(Ok(event))) => self.add(&event),
@@ -153,7 +155,11 @@ impl<'a> Stream<'a> {
                     let failure = Failure::new(Code::StreamTooLong, "the answer took longer than allowed");
                     return Err(End::Failed(failure));
                 }
-                Next::Cut => {
+                Next::Cut(Why::Canceled) => {
+                    let failure = Failure::new(Code::Canceled, "the answer was ended by the site's operator");
+                    return Err(End::Failed(failure));
+                }
+                Next::Cut(Why::Drain) => {
                     let failure = Failure::new(Code::ShuttingDown, "the server is restarting, please retry");
                     return Err(End::Failed(failure));
                 }
@@ -163,13 +169,13 @@ impl<'a> Stream<'a> {
 
     /// What comes first: a full buffer, the drain's end, the client's end, an event, time to write what the
     /// events before have left, time for something else.
-    async fn next(&mut self, mut cut: Pin<&mut impl Future<Output = ()>>) -> Next {
+    async fn next(&mut self, mut cut: Pin<&mut impl Future<Output = Why>>) -> Next {
         poll_fn(|cx| {
             if self.out.len() >= WRITE_BYTES {
                 return Poll::Ready(Next::Flush);
             }
-            if cut.as_mut().poll(cx).is_ready() {
-                return Poll::Ready(Next::Cut);
+            if let Poll::Ready(why) = cut.as_mut().poll(cx) {
+                return Poll::Ready(Next::Cut(why));
             }
             if self.client.poll_gone(cx).is_ready() {
                 return Poll::Ready(Next::ClientGone);
@@ -224,9 +230,10 @@ impl<'a> Stream<'a> {
 
     async fn write(&mut self) -> Result<(), WriteError> {
         let began_at = Instant::now();
-        let written = self.client.write(&self.out, &self.room.drain).await;
+        let written = self.client.write(&self.out, leash(self.room, self.held)).await;
         if written.is_ok() {
             self.story.wrote(self.room, self.out.len(), self.events);
+            self.held.progress.wrote(self.out.len());
         }
         self.clock.wrote(began_at, Instant::now());
         self.out.clear();
@@ -245,7 +252,7 @@ impl<'a> Stream<'a> {
     async fn fail(&mut self, failure: &Failure) -> Outcome {
         self.story.fail(failure);
         let outcome = outcome_of_failure(failure.code);
-        if outcome != Outcome::ShuttingDown {
+        if !matches!(outcome, Outcome::ShuttingDown | Outcome::Canceled) {
             self.room.counts.borrow_mut().backend(MOCK).errors += 1;
         }
         let told = if self.content_begun || self.clock.head_sent {
@@ -267,6 +274,7 @@ impl<'a> Stream<'a> {
 fn outcome_of_failure(code: Code) -> Outcome {
     match code {
         Code::ShuttingDown => Outcome::ShuttingDown,
+        Code::Canceled => Outcome::Canceled,
         Code::UpstreamTimeout | Code::FirstTokenTimeout | Code::StreamIdleTimeout => Outcome::UpstreamTimeout,
         Code::StreamIncomplete => Outcome::StreamIncomplete,
         Code::StreamTooLong => Outcome::StreamTooLong,

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use handoff_shared::ids::{LeaseId, WorkerId};
+use handoff_shared::ids::{LeaseId, SlotId, WorkerId};
 
 use super::chance::Chance;
 use super::judge::LeaseStage;
@@ -38,12 +38,13 @@ enum Fault {
     Stubborn,
     Away,
     Reload,
+    Replace,
     FdDropped,
     Grow,
 }
 
 /// Nobody is harmed by these.
-const HARMLESS: [Fault; 3] = [Fault::Reload, Fault::FdDropped, Fault::Grow];
+const HARMLESS: [Fault; 4] = [Fault::Reload, Fault::Replace, Fault::FdDropped, Fault::Grow];
 const HARMFUL: [Fault; 12] = [
     Fault::Kill,
     Fault::Exit,
@@ -189,6 +190,10 @@ impl World {
             .collect();
         match fault {
             Fault::Reload => (0..=self.chance.below(8)).for_each(|_| self.tell(Event::Reload)),
+            Fault::Replace => {
+                let slot = u16::try_from(self.chance.below(10)).unwrap_or(0);
+                self.tell(Event::Replace { slot: SlotId(slot) });
+            }
             Fault::Away => {
                 let pause = self.chance.millis(1_500, 20_000);
                 self.go_away(pause);
@@ -249,7 +254,7 @@ impl World {
                     self.die(id, Exit::Crashed);
                 }
             }
-            Fault::Leave | Fault::Away | Fault::Reload | Fault::FdDropped => {}
+            Fault::Leave | Fault::Away | Fault::Reload | Fault::Replace | Fault::FdDropped => {}
         }
     }
 

@@ -62,6 +62,7 @@ pub(super) struct Expected {
     pub(super) leaving: Option<WorkerId>,
     pub(super) received: Option<LeaseId>,
     pub(super) superseded: Option<Generation>,
+    pub(super) replaced: Option<SlotId>,
     pub(super) tick: bool,
 }
 
@@ -119,6 +120,7 @@ impl Judge {
         match event {
             Event::Start | Event::LoadRefused => self.loading = false,
             Event::Adopt { .. } | Event::Held { .. } | Event::Leave | Event::Stay | Event::Abandon => {}
+            Event::Replace { slot } => self.expected.replaced = Some(*slot),
             Event::Tick => self.expected.tick = true,
             Event::Received { lease } => self.told_received(now, *lease),
             Event::FdDropped { lease } => {

@@ -25,7 +25,7 @@ const STEPS_PER_SEED: u64 = 2_000;
 const STEPS: u64 = 200_000;
 
 /// What a run without these has not tested.
-const MUST_BE_SEEN: [&str; 31] = [
+const MUST_BE_SEEN: [&str; 32] = [
     "Spawn Start",
     "Spawn Crash",
     "Spawn Hang",
@@ -33,6 +33,7 @@ const MUST_BE_SEEN: [&str; 31] = [
     "Spawn StartTimeout",
     "Spawn Roll",
     "Spawn Recycle",
+    "Spawn Operator",
     "Spawn Left",
     "Kill Hang",
     "Kill Protocol",

@@ -92,6 +92,10 @@ impl Judge {
             worker.slot == slot && matches!(worker.stage, Stage::Starting { .. } | Stage::Ready)
         });
         assert!(beside.count() < 2, "a slot has one worker and one successor");
+        if cause == Cause::Operator {
+            assert_eq!(self.expected.replaced.take(), Some(slot), "nobody asked for it");
+            assert!(self.rolling.is_none(), "a roll is running");
+        }
         assert!(slot.0 < self.policy.slots, "{slot} is surplus");
         let spawns = self.spawns.entry(slot).or_default();
         spawns.push_back(now);
@@ -227,7 +231,7 @@ impl Judge {
             Cause::Protocol | Cause::Crash => self.expected.kill.take() == Some((id, cause)),
             Cause::Roll | Cause::Recycle => is_starting && self.was_ready.contains(&self.active),
             Cause::Stop => self.stopping.is_some() && (is_starting || self.at_once),
-            Cause::Start | Cause::Left => false,
+            Cause::Start | Cause::Left | Cause::Operator => false,
         };
         assert!(may, "{id} is killed without a reason ({cause:?}): {worker:?}");
         if let Some(worker) = self.workers.get_mut(&id) {

@@ -14,7 +14,9 @@ use handoff_shared::limits::{
 };
 use handoff_shared::message::{Format, Outcome};
 
-use super::{Action, Cause, Event, Exit, Fleet, Intake, LeaseEnding, Policy, Refusal, RollResult};
+use super::{
+    Action, Cause, Event, Exit, Fleet, Intake, LeaseEnding, NotReplaced, Policy, Refusal, RollResult,
+};
 
 const SECOND: Duration = Duration::from_secs(1);
 

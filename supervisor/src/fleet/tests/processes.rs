@@ -98,3 +98,30 @@ fn a_second_signal_ends_at_once() {
     assert_eq!(stage.said.pop_back(), Some(Action::Kill { worker: worker(0), cause: Cause::Stop }));
     assert_eq!(stage.die(worker(0)), [], "nothing is said after Exit");
 }
+
+#[test]
+fn an_operator_replaces_one_worker_at_a_time_and_never_during_a_roll() {
+    let mut stage = Stage::ready(policy(2));
+    let replace = |slot| Event::Replace { slot: SlotId(slot) };
+    let may = |stage: &Stage, slot| stage.fleet.may_replace_worker(stage.now, SlotId(slot));
+    assert_eq!(may(&stage, 2), Err(NotReplaced::NoSlot { slots: 2 }));
+    stage.tell(replace(1));
+    assert_eq!(stage.said(), [spawn(2, 1, 1, Cause::Operator)]);
+    assert_eq!(may(&stage, 0), Err(NotReplaced::Rolling));
+    stage.tell(replace(0));
+    assert_eq!(stage.said(), [], "refused");
+    stage.tell(Event::Ready { worker: worker(2) });
+    assert_eq!(stage.said(), [drain(1)]);
+    assert_eq!(may(&stage, 1), Err(NotReplaced::StillDraining));
+    // A successor that dies takes nobody away.
+    stage.tell(replace(0));
+    assert_eq!(stage.said(), [spawn(3, 0, 1, Cause::Operator)]);
+    assert_eq!(stage.die(worker(3)), []);
+    assert_eq!(may(&stage, 0), Err(NotReplaced::DiedEarly));
+    stage.die(worker(1));
+    assert_eq!(may(&stage, 1), Ok(()));
+    stage.load(2, policy(2));
+    assert_eq!(may(&stage, 1), Err(NotReplaced::Rolling));
+    stage.tell(Event::Stop { deadline: stage.now + SECOND });
+    assert_eq!(may(&stage, 1), Err(NotReplaced::Stopping));
+}

@@ -1,0 +1,122 @@
+//! What `handoffctl` orders: reload, upgrade, drain, kill, log. In: a command line. Out: one request, and what became
+//! of it: a sentence and an exit code.
+//! Never: asks for more than one thing.
+
+use std::io::{self, Write};
+
+use handoff_shared::control::{Reply, Request};
+
+use crate::control::Place;
+use crate::outcome::{Exit, Failure};
+
+macro_rules! help_tail {
+    ($example:literal) => {
+        concat!(
+            "Exit codes:\n",
+            "  0  done\n",
+            "  1  refused, or it failed; the reason is on stderr\n",
+            "  2  wrong usage\n",
+            "  3  the daemon could not be reached\n",
+            "  4  not ended in time; it goes on\n",
+            "\nExamples:\n  handoffctl ",
+            $example
+        )
+    };
+}
+
+/// Whether to wait for the end, and how long.
+#[derive(Debug, clap::Args)]
+struct Wait {
+    /// Wait for the end, and say how it went
+    #[arg(long)]
+    wait: bool,
+    /// Wait at most SECS seconds, 1 to 3600
+    #[arg(long, value_name = "SECS", requires = "wait", default_value = "300",
+          value_parser = clap::value_parser!(u32).range(1..=3600))]
+    timeout: u32,
+}
+
+/// A new generation of workers.
+#[derive(Debug, clap::Args)]
+#[command(after_help = help_tail!("reload --wait"))]
+pub(crate) struct ReloadArgs {
+    #[command(flatten)]
+    wait: Wait,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// A new supervisor.
+#[derive(Debug, clap::Args)]
+#[command(after_help = help_tail!("upgrade --wait"))]
+pub(crate) struct UpgradeArgs {
+    #[command(flatten)]
+    wait: Wait,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Another worker for a slot.
+#[derive(Debug, clap::Args)]
+#[command(after_help = help_tail!("drain 0"))]
+pub(crate) struct DrainArgs {
+    /// The slot's number, as `status` shows it
+    slot: u16,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// The end of a stream.
+#[derive(Debug, clap::Args)]
+#[command(after_help = help_tail!("kill 0000018bcfe56800"))]
+pub(crate) struct KillArgs {
+    /// The stream's id, as `streams` shows it
+    stream: String,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Another log level.
+#[derive(Debug, clap::Args)]
+#[command(after_help = help_tail!("log debug"))]
+pub(crate) struct LogArgs {
+    /// As logging.level: trace, debug, info, warn, error, off, or filter directives
+    level: String,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Rolls to a new generation.
+pub(crate) fn reload(args: &ReloadArgs) -> Result<Exit, Failure> {
+    let Wait { wait, timeout } = args.wait;
+    order(&args.place, &Request::Reload { wait, timeout_secs: wait.then_some(timeout) })
+}
+
+/// Replaces the supervisor's own process image.
+pub(crate) fn upgrade(args: &UpgradeArgs) -> Result<Exit, Failure> {
+    let Wait { wait, timeout } = args.wait;
+    order(&args.place, &Request::Upgrade { wait, timeout_secs: wait.then_some(timeout) })
+}
+
+/// Replaces one worker.
+pub(crate) fn drain(args: &DrainArgs) -> Result<Exit, Failure> {
+    order(&args.place, &Request::Drain { slot: args.slot })
+}
+
+/// Ends one stream.
+pub(crate) fn kill(args: &KillArgs) -> Result<Exit, Failure> {
+    order(&args.place, &Request::Kill { stream: args.stream.clone() })
+}
+
+/// Changes the log level.
+pub(crate) fn log(args: &LogArgs) -> Result<Exit, Failure> {
+    order(&args.place, &Request::Log { level: args.level.clone() })
+}
+
+fn order(place: &Place, request: &Request) -> Result<Exit, Failure> {
+    place.ask(request, |reply| match reply {
+        Reply::Done { text } => writeln!(io::stdout().lock(), "{text}").map_err(Failure::Output),
+        Reply::Status { .. } | Reply::Stream { .. } | Reply::Refused { .. } => Ok(()),
+    })?;
+    Ok(Exit::Complete)
+}

@@ -1,0 +1,71 @@
+//! How far each session is, for an operator who asks. In: what happens to it. Out: a line about it.
+//! Never: keeps what was asked or answered.
+
+use std::cell::{Cell, RefCell};
+use std::time::Instant;
+
+use handoff_shared::ids::LeaseId;
+use handoff_shared::limits::SHOWN_CHARS_MAX;
+use handoff_shared::message::{Phase, SessionView};
+
+use crate::cut::Cut;
+
+/// One session, shared by those who serve it and those who show it.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    began_at: Instant,
+    phase: Cell<Phase>,
+    bytes: Cell<u64>,
+    names: RefCell<Names>,
+    /// An operator ends it.
+    pub(crate) cut: Cut,
+}
+
+#[derive(Debug, Default)]
+struct Names {
+    user_id: Option<Box<str>>,
+    request_id: Option<Box<str>>,
+}
+
+impl Progress {
+    pub(crate) fn new(phase: Phase) -> Self {
+        Self {
+            began_at: Instant::now(),
+            phase: Cell::new(phase),
+            bytes: Cell::new(0),
+            names: RefCell::default(),
+            cut: Cut::default(),
+        }
+    }
+
+    /// Who asks, and what the site calls it.
+    pub(crate) fn name(&self, user_id: Option<&str>, request_id: Option<&str>) {
+        let shown = |text: &str| text.chars().take(SHOWN_CHARS_MAX).collect::<String>().into_boxed_str();
+        *self.names.borrow_mut() = Names { user_id: user_id.map(shown), request_id: request_id.map(shown) };
+    }
+
+    /// Bytes have gone out.
+    pub(crate) fn wrote(&self, bytes: usize) {
+        self.bytes.set(self.bytes.get() + bytes as u64);
+        if self.phase.get() == Phase::Waiting {
+            self.phase.set(Phase::Streaming);
+        }
+    }
+
+    /// All is said.
+    pub(crate) fn ending(&self) {
+        self.phase.set(Phase::Ending);
+    }
+
+    pub(crate) fn view(&self, lease: LeaseId) -> SessionView {
+        let names = self.names.borrow();
+        SessionView {
+            lease,
+            phase: self.phase.get(),
+            age_ms: u64::try_from(self.began_at.elapsed().as_millis()).unwrap_or(u64::MAX),
+            bytes: self.bytes.get(),
+            user_id: names.user_id.as_deref().map(str::to_owned),
+            request_id: names.request_id.as_deref().map(str::to_owned),
+        }
+    }
+}
