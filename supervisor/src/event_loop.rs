@@ -193,7 +193,7 @@ impl EventLoop {
         if self.poll_handover(cx, now).is_ready() {
             return Poll::Ready(());
         }
-        self.show();
+        self.show(now);
         if self.over_at.is_some_and(|over_at| self.is_hurried || self.is_nobody_left(busy, over_at)) {
             return Poll::Ready(());
         }
@@ -339,6 +339,7 @@ impl EventLoop {
             self.parts.listener.paused_until().filter(|until| *until > now),
             swept,
             shed,
+            self.parts.notify.next_deadline().filter(|due| *due > now),
         ];
         for deadline in deadlines.into_iter().flatten() {
             until = until.min(deadline);

@@ -7,6 +7,9 @@ use handoff_shared::status::{RollStatus, Status, WorkerStatus};
 
 use crate::fleet::{Outline, Report, WorkerReport};
 
+/// Of a reload's error in systemd's line.
+const LINE_CHARS_MAX: usize = 200;
+
 /// At least one worker takes handoffs.
 pub(crate) const READY: &str = "ready";
 
@@ -19,15 +22,21 @@ pub(crate) fn state(outline: &Outline) -> &'static str {
     }
 }
 
-/// One line for systemd.
-pub(crate) fn line(outline: &Outline, config_error: Option<&str>) -> String {
+/// One line for systemd, with what the last reload came to when it came to nothing.
+pub(crate) fn line(outline: &Outline, config_error: Option<&str>, last_reload: Option<&str>) -> String {
     let Outline { generation, rolling_to, slots, ready, .. } = outline;
     let roll = rolling_to.map_or(String::new(), |to| format!(", rolling to generation {to}"));
     let config = match config_error {
         Some(_) => ", the configuration on disk is invalid and not used",
         None => "",
     };
-    format!("{}: {ready} of {slots} workers ready, generation {generation}{roll}{config}", state(outline))
+    let failed = last_reload.filter(|how| how.starts_with("refused") || how.ends_with("cannot_start"));
+    let reload = failed.map_or(String::new(), |how| {
+        let first_line: String = how.lines().next().unwrap_or("").chars().take(LINE_CHARS_MAX).collect();
+        format!("; last reload: {first_line}")
+    });
+    let state = state(outline);
+    format!("{state}: {ready} of {slots} workers ready, generation {generation}{roll}{config}{reload}")
 }
 
 /// What the operator has tried, in words.

@@ -1,5 +1,6 @@
-//! NOTIFY_SOCKET: READY once a worker takes handoffs, STATUS in words, STOPPING at the end. A manager that does
-//! not listen stops nobody.
+//! NOTIFY_SOCKET: READY once a worker takes handoffs, RELOADING and READY around a reload, STATUS in words, WATCHDOG
+//! while the loop turns and a worker is ready, STOPPING and more time at the end. A manager that does not listen
+//! stops nobody.
 
 use std::os::unix::net::UnixDatagram;
 use std::time::Duration;
@@ -7,6 +8,7 @@ use std::time::Duration;
 use handoff_e2e::process::signal;
 use handoff_e2e::{Daemon, Options, PATIENCE, eventually};
 use nix::sys::signal::Signal;
+use nix::time::{ClockId, clock_gettime};
 use tempfile::TempDir;
 
 fn manager() -> (TempDir, UnixDatagram, Vec<(String, String)>) {
@@ -16,6 +18,12 @@ fn manager() -> (TempDir, UnixDatagram, Vec<(String, String)>) {
     socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
     let env = vec![("NOTIFY_SOCKET".to_owned(), path.to_str().expect("UTF-8").to_owned())];
     (directory, socket, env)
+}
+
+/// CLOCK_MONOTONIC, which MONOTONIC_USEC tells.
+fn monotonic_usec() -> i64 {
+    let now = clock_gettime(ClockId::CLOCK_MONOTONIC).expect("a clock");
+    now.tv_sec() * 1_000_000 + now.tv_nsec() / 1000
 }
 
 /// All that is said up to this.
@@ -51,8 +59,82 @@ fn ready_status_and_stopping() {
 }
 
 #[test]
-fn ready_is_never_said_without_a_worker() {
+fn a_reload_begins_with_reloading_and_ends_with_ready() {
     let (_directory, socket, env) = manager();
+    let toml = "max_connections = 100\n".to_owned();
+    let daemon = Daemon::with(&Options { toml, env, ..Options::default() });
+    heard_until(&socket, "STATUS=ready: 2 of 2 workers ready, generation 1");
+    // Its worker drains for long; the new generation serves all the same.
+    let mut client = daemon.hand_over(r#"{"prompt":"x","mock":{"length":100000,"token_delay_ms":10}}"#);
+    client.read_until("\n\n");
+    let before = monotonic_usec();
+    daemon.signal(Signal::SIGHUP);
+    let reloading = heard_until(&socket, "RELOADING=1").pop().expect("a message");
+    let since = reloading.strip_prefix("RELOADING=1\nMONOTONIC_USEC=").and_then(|usec| usec.parse().ok());
+    assert!(
+        since.is_some_and(|since| (before..=monotonic_usec()).contains(&since)),
+        "{before} {reloading:?}"
+    );
+    let heard = heard_until(&socket, "READY=1");
+    assert!(!heard.iter().any(|line| line.contains("RELOADING")), "{heard:?}");
+    heard_until(&socket, "STATUS=ready: 2 of 2 workers ready, generation 2");
+    assert_eq!(daemon.workers("draining").len(), 1);
+    // What is refused ends too, and is said.
+    daemon.change_config("max_connections = 100", "max_connections = 0");
+    daemon.signal(Signal::SIGHUP);
+    heard_until(&socket, "RELOADING=1");
+    heard_until(&socket, "READY=1");
+    let status = heard_until(&socket, "STATUS=ready: 2 of 2").pop().expect("a message");
+    assert!(status.contains("generation 2; last reload: refused: "), "{status}");
+}
+
+#[test]
+fn a_drain_asks_for_more_time_again_and_again() {
+    let (_directory, socket, env) = manager();
+    let mut daemon = Daemon::with(&Options { env, ..Options::default() });
+    let mut client = daemon.hand_over(r#"{"prompt":"x","mock":{"length":100000,"token_delay_ms":10}}"#);
+    client.read_until("\n\n");
+    daemon.signal(Signal::SIGTERM);
+    let heard = heard_until(&socket, "EXTEND_TIMEOUT_USEC=15000000");
+    assert!(heard.iter().any(|line| line == "STOPPING=1"), "{heard:?}");
+    let heard = heard_until(&socket, "EXTEND_TIMEOUT_USEC=15000000");
+    assert!(!heard.iter().any(|line| line.starts_with("READY")), "{heard:?}");
+    drop(client);
+    assert_eq!(daemon.wait().code(), Some(0));
+}
+
+#[test]
+fn the_watchdog_hears_of_a_loop_that_turns_and_of_no_other() {
+    let (_directory, socket, mut env) = manager();
+    env.push(("WATCHDOG_USEC".to_owned(), "200000".to_owned()));
+    let daemon = Daemon::with(&Options { env, ..Options::default() });
+    for _ in 0..10 {
+        heard_until(&socket, "WATCHDOG=1");
+    }
+    daemon.signal(Signal::SIGSTOP);
+    socket.set_read_timeout(Some(Duration::from_secs(1))).expect("a timeout");
+    let mut buffer = [0; 4096];
+    eventually("a stopped loop falls silent", || socket.recv(&mut buffer).is_err().then_some(()));
+    daemon.signal(Signal::SIGCONT);
+    socket.set_read_timeout(Some(PATIENCE)).expect("a timeout");
+    heard_until(&socket, "WATCHDOG=1");
+}
+
+#[test]
+fn the_watchdog_of_another_process_is_left_alone() {
+    let (_directory, socket, mut env) = manager();
+    env.push(("WATCHDOG_USEC".to_owned(), "100000".to_owned()));
+    env.push(("WATCHDOG_PID".to_owned(), "1".to_owned()));
+    let _daemon = Daemon::with(&Options { env, ..Options::default() });
+    heard_until(&socket, "STATUS=ready: 2 of 2");
+    socket.set_read_timeout(Some(Duration::from_millis(500))).expect("a timeout");
+    assert!(socket.recv(&mut [0; 4096]).is_err());
+}
+
+#[test]
+fn ready_is_never_said_without_a_worker() {
+    let (_directory, socket, mut env) = manager();
+    env.push(("WATCHDOG_USEC".to_owned(), "100000".to_owned()));
     let toml = "[workers]\ncount = 2\nbinary = \"/bin/false\"\n".to_owned();
     let daemon = Daemon::with(&Options { toml, env, no_wait: true, ..Options::default() });
     eventually("workers die", || {

@@ -121,6 +121,7 @@ impl EventLoop {
     }
 
     fn load(&mut self) {
+        self.parts.notify.reloading();
         match (self.parts.reload)() {
             Ok(recipe) => {
                 let generation = self.newest.next();
@@ -170,6 +171,7 @@ impl EventLoop {
     fn reload_ended(&mut self, how: String) {
         self.last_reload = Some(how);
         self.shown = None;
+        self.parts.notify.reloaded();
     }
 
     /// A new generation is the active one: its configuration holds for the supervisor too, as far as it can
@@ -195,6 +197,7 @@ impl EventLoop {
         if let Err(error) = self.parts.log.set_level(&new.logging.level) {
             tracing::warn!(%error, "the log level stays");
         }
+        self.parts.notify.reloaded();
         self.parts.listener.configure(&new.server);
         self.parts.recipe = recipe;
     }

@@ -52,10 +52,11 @@ impl EventLoop {
     }
 
     /// Tells the metrics, and systemd when there is news.
-    pub(super) fn show(&mut self) {
+    pub(super) fn show(&mut self, now: Instant) {
         let (leases, streams) = self.fleet.load();
         self.parts.metrics.load(leases, streams);
         let outline = self.fleet.outline();
+        self.parts.notify.turn(now, outline.stopping || outline.ready > 0, outline.stopping);
         if self.shown == Some(outline) {
             return;
         }
@@ -65,12 +66,11 @@ impl EventLoop {
             self.settle(outline.generation);
         }
         if status::state(&outline) == status::READY && !self.is_ready {
-            self.is_ready = self.parts.notify.ready();
+            self.is_ready = true;
+            self.parts.notify.ready();
             tracing::info!(workers = outline.ready, "ready");
         }
-        if !self.parts.notify.status(status::line(&outline, self.parts.disk_error.as_deref())) {
-            // Not told: once more in the next turn.
-            self.shown = None;
-        }
+        let config_error = self.parts.disk_error.as_deref();
+        self.parts.notify.status(status::line(&outline, config_error, self.last_reload.as_deref()));
     }
 }
