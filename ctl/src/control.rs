@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use handoff_shared::control::{Refusal, Reply, Request};
+use handoff_shared::status::Status;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, setsockopt, socket, sockopt};
 use nix::sys::time::{TimeVal, TimeValLike};
 
@@ -31,7 +32,7 @@ pub(crate) struct Place {
 #[derive(Debug, thiserror::Error)]
 #[error("{reason}")]
 pub(crate) struct Refused {
-    reason: String,
+    pub(crate) reason: String,
 }
 
 impl Place {
@@ -43,6 +44,23 @@ impl Place {
 
     pub(crate) fn path(&self) -> PathBuf {
         self.chosen().unwrap_or_else(|| DEFAULT_PATH.into())
+    }
+
+    /// The fleet at this moment.
+    ///
+    /// # Errors
+    /// As of [`Self::ask`].
+    pub(crate) fn status(&self) -> Result<Status, Failure> {
+        let mut found = None;
+        self.ask(&Request::Status {}, |reply| {
+            match reply {
+                Reply::Status { status } => found = Some(*status),
+                Reply::Stream { .. } | Reply::Done { .. } | Reply::Refused { .. } => {}
+            }
+            Ok(())
+        })?;
+        let source = || io::Error::new(io::ErrorKind::InvalidData, "the reply is no status");
+        found.ok_or_else(|| Failure::Control { path: self.path(), source: source() })
     }
 
     /// Asks; each reply but a refusal goes to `hear`.

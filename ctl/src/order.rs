@@ -3,11 +3,17 @@
 //! Never: asks for more than one thing.
 
 use std::io::{self, Write};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use handoff_shared::control::{Reply, Request};
+use handoff_shared::status::Status;
 
-use crate::control::Place;
+use crate::control::{Place, Refused};
 use crate::outcome::{Exit, Failure};
+
+/// Between two looks for a new image.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
 macro_rules! help_tail {
     ($example:literal) => {
@@ -95,7 +101,39 @@ pub(crate) fn reload(args: &ReloadArgs) -> Result<Exit, Failure> {
 /// Replaces the supervisor's own process image.
 pub(crate) fn upgrade(args: &UpgradeArgs) -> Result<Exit, Failure> {
     let Wait { wait, timeout } = args.wait;
-    order(&args.place, &Request::Upgrade { wait, timeout_secs: wait.then_some(timeout) })
+    let request = Request::Upgrade { wait, timeout_secs: wait.then_some(timeout) };
+    if !wait {
+        return order(&args.place, &request);
+    }
+    let deadline = Instant::now() + Duration::from_secs(timeout.into());
+    let before = args.place.status()?;
+    match order(&args.place, &request) {
+        // Its last word is that there is none: a new image does not know who has waited.
+        Err(Failure::Control { .. }) => follow(&args.place, before.pid, deadline),
+        answered => answered,
+    }
+}
+
+/// Looks for the new image, which is ready when it has taken all workers over.
+fn follow(place: &Place, pid: u32, deadline: Instant) -> Result<Exit, Failure> {
+    while Instant::now() < deadline {
+        match place.status() {
+            Ok(status) if status.pid != pid => {
+                let reason =
+                    format!("handoffd (pid {pid}) has ended; another one runs now (pid {})", status.pid);
+                return Err(Failure::Ordered(Refused { reason }));
+            }
+            Ok(Status { state, version, last_upgrade: Some(how), .. }) if state == "ready" => {
+                writeln!(io::stdout().lock(), "handoffd {version} has taken over: {how}")
+                    .map_err(Failure::Output)?;
+                return Ok(Exit::Complete);
+            }
+            // Taking over, or not there yet.
+            Ok(_) | Err(Failure::Control { .. }) => thread::park_timeout(LOOK_INTERVAL),
+            Err(failure) => return Err(failure),
+        }
+    }
+    Err(Failure::Late { reason: "the new handoffd is not ready in time; it goes on".to_owned() })
 }
 
 /// Replaces one worker.

@@ -8,7 +8,6 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use handoff_shared::control::{Reply, Request};
 use handoff_shared::status::{Status, WorkerStatus};
 
 use crate::answer::{Decoder, Piece};
@@ -27,6 +26,7 @@ Exit codes:
   1  it is starting, stopping or degraded
   2  wrong usage
   3  it could not be asked
+  4  no reply in time
 
 Examples:
   handoffctl status
@@ -94,17 +94,9 @@ impl Look {
     }
 
     fn ask(place: &Place) -> Result<Self, Failure> {
-        let mut look = None;
-        place.ask(&Request::Status {}, |reply| {
-            if let Reply::Status { status } = reply {
-                let json =
-                    serde_json::to_string_pretty(&status).map_err(|error| Failure::Output(error.into()))?;
-                look = Some(Self { json, status: *status });
-            }
-            Ok(())
-        })?;
-        let source = || io::Error::new(io::ErrorKind::InvalidData, "the reply is no status");
-        look.ok_or_else(|| Failure::Control { path: place.path(), source: source() })
+        let status = place.status()?;
+        let json = serde_json::to_string_pretty(&status).map_err(|error| Failure::Output(error.into()))?;
+        Ok(Self { json, status })
     }
 
     fn at(address: &str) -> Result<Self, Failure> {

@@ -205,8 +205,6 @@ fn log_changes_the_level_of_all_until_the_next_roll() {
 #[test]
 fn what_cannot_be_is_refused_with_a_reason_and_a_code() {
     let daemon = Daemon::start("");
-    refused(&ctl(&daemon, &["upgrade"]), 1, "not supported yet");
-    refused(&ctl(&daemon, &["upgrade", "--wait"]), 1, "not supported yet");
     assert_eq!(ctl(&daemon, &["drain", "one"]).code, 2);
     assert_eq!(ctl(&daemon, &["reload", "--timeout", "5"]).code, 2, "a timeout without --wait");
     std::fs::remove_file(daemon.control_socket()).expect("a socket file");
@@ -214,4 +212,29 @@ fn what_cannot_be_is_refused_with_a_reason_and_a_code() {
         refused(&ctl(&daemon, &command), 3, "is it running");
     }
     refused(&ctl(&daemon, &["streams", "--json"]), 3, "is it running");
+}
+
+#[test]
+fn upgrade_can_be_waited_for() {
+    let daemon = Daemon::with(&Options { own_binaries: true, ..Options::default() });
+    let (workers, version) = (daemon.workers("ready"), env!("CARGO_PKG_VERSION"));
+    let streaming = begun(&daemon, &LONG.replace("100000", "200"));
+    let said = ctl(&daemon, &["upgrade", "--wait"]);
+    let expected = format!("handoffd {version} has taken over: done, from {version}\n");
+    assert_eq!((said.code, said.out, said.err.as_str()), (0, expected, ""));
+    // The new image shows and ends the streams of workers that it has not started.
+    assert_eq!(daemon.workers("ready"), workers);
+    assert_eq!(streams(&daemon)[0]["request_id"], "r1");
+    assert!(streaming.response().body.ends_with("[DONE]\n\n"));
+    let victim = begun(&daemon, LONG);
+    let id = streams(&daemon)[0]["id"].as_str().expect("an id").to_owned();
+    let told = std::thread::spawn(move || victim.response());
+    assert_eq!(ctl(&daemon, &["kill", &id]).out, format!("stream {id} has ended: canceled\n"));
+    assert_eq!(told.join().expect("a response").error_code().as_deref(), Some("canceled"));
+    // A binary that cannot take over changes nothing, and the reason is told.
+    daemon.replace_binary("handoffd", b"#!/bin/sh\necho no handoffd\n");
+    refused(&ctl(&daemon, &["upgrade", "--wait"]), 1, "is no handoffd that can take over");
+    let said = ctl(&daemon, &["upgrade"]);
+    assert_eq!((said.code, said.err.as_str()), (0, ""), "{said:?}");
+    assert_eq!(daemon.workers("ready"), workers);
 }
