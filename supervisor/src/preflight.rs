@@ -11,6 +11,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use rustix::process::{Pid, PidfdFlags, pidfd_open};
 use tokio::sync::oneshot;
 
+use crate::signals;
 use crate::succession::Invocation;
 
 /// It must have said so by then.
@@ -22,6 +23,8 @@ const WORDS_MAX: u64 = 4096;
 pub(crate) fn start(invocation: Invocation) -> oneshot::Receiver<Result<String, String>> {
     let (tell, answer) = oneshot::channel();
     let asking = thread::Builder::new().name("preflight".to_owned()).spawn(move || {
+        // They are for the loop's thread.
+        signals::block();
         let _ = tell.send(ask(&invocation));
     });
     if let Err(error) = asking {

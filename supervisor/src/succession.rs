@@ -6,17 +6,16 @@
 //!
 //! Never: returns from a successful exec, leaves an fd open for the successor that it does not get by name.
 
-use std::ffi::OsString;
+use std::ffi::{CString, OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
-use std::os::unix::process::CommandExt;
+use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
-use std::process::Command;
 
 use handoff_shared::fdpass;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
-use nix::unistd::{dup2, dup3};
+use nix::unistd::{dup2, dup3, execve};
 
 use crate::inherit::FIRST;
 
@@ -93,16 +92,7 @@ impl Places {
             ));
         }
         let error = match self.fill(fds) {
-            Ok(()) => {
-                let names: Vec<&str> = fds.iter().map(|(name, _)| name.as_str()).collect();
-                Command::new(&invocation.binary)
-                    .args(&invocation.arguments)
-                    .env("LISTEN_PID", std::process::id().to_string())
-                    .env("LISTEN_FDS", fds.len().to_string())
-                    .env("LISTEN_FDNAMES", names.join(":"))
-                    .env(UPGRADED_FROM, env!("CARGO_PKG_VERSION"))
-                    .exec()
-            }
+            Ok(()) => execute(invocation, fds),
             Err(error) => error,
         };
         self.clear();
@@ -121,4 +111,36 @@ impl Places {
             let _ = dup3(&self.nothing, place, OFlag::O_CLOEXEC);
         }
     }
+}
+
+/// Not by the standard library, whose exec lets the signals through that must wait for the new image.
+fn execute(invocation: &Invocation, fds: &[(String, BorrowedFd<'_>)]) -> io::Error {
+    let names: Vec<&str> = fds.iter().map(|(name, _)| name.as_str()).collect();
+    let own = [
+        ("LISTEN_PID", std::process::id().to_string()),
+        ("LISTEN_FDS", fds.len().to_string()),
+        ("LISTEN_FDNAMES", names.join(":")),
+        (UPGRADED_FROM, env!("CARGO_PKG_VERSION").to_owned()),
+    ];
+    let inherited = std::env::vars_os().filter(|(name, _)| !own.iter().any(|(own, _)| name == own));
+    let variable = |name: &OsStr, value: &OsStr| c_string(&[name, OsStr::new("="), value]);
+    let environment = inherited
+        .map(|(name, value)| variable(&name, &value))
+        .chain(own.iter().map(|(name, value)| variable(OsStr::new(name), OsStr::new(value))))
+        .collect::<io::Result<Vec<CString>>>();
+    let program = invocation.binary.as_os_str();
+    let arguments = std::iter::once(program).chain(invocation.arguments.iter().map(OsString::as_os_str));
+    let arguments = arguments.map(|argument| c_string(&[argument])).collect::<io::Result<Vec<CString>>>();
+    match (c_string(&[program]), arguments, environment) {
+        (Ok(program), Ok(arguments), Ok(environment)) => match execve(&program, &arguments, &environment) {
+            Ok(never) => match never {},
+            Err(error) => error.into(),
+        },
+        (Err(error), _, _) | (_, Err(error), _) | (_, _, Err(error)) => error,
+    }
+}
+
+fn c_string(parts: &[&OsStr]) -> io::Result<CString> {
+    let bytes: Vec<&[u8]> = parts.iter().map(|part| part.as_bytes()).collect();
+    CString::new(bytes.concat()).map_err(io::Error::from)
 }

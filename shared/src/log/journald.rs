@@ -18,11 +18,16 @@ pub(super) fn open() -> io::Result<Dispatch> {
     Ok(Dispatch::new(Registry::default().with(tracing_journald::layer()?.with_field_prefix(None))))
 }
 
-/// Starts the thread. The counter is of entries that found the queue full.
-pub(super) fn start(journal: Dispatch, entries_waiting_max: usize) -> io::Result<(Queue, Arc<AtomicU64>)> {
+/// Starts the thread. `wrote` is called for each entry that was sent; the counter is of those that found the queue
+/// full.
+pub(super) fn start(
+    journal: Dispatch,
+    entries_waiting_max: usize,
+    wrote: impl Fn() + Send + 'static,
+) -> io::Result<(Queue, Arc<AtomicU64>)> {
     let (entries, waiting) = sync_channel(entries_waiting_max);
     let dropped = Arc::new(AtomicU64::new(0));
-    thread::Builder::new().name("log".to_owned()).spawn(move || write_entries(&journal, &waiting))?;
+    thread::Builder::new().name("log".to_owned()).spawn(move || write_entries(&journal, &waiting, wrote))?;
     Ok((Queue { entries, dropped: Arc::clone(&dropped) }, dropped))
 }
 
@@ -58,7 +63,7 @@ impl Visit for Entry {
     }
 }
 
-fn write_entries(journal: &Dispatch, waiting: &Receiver<Entry>) {
+fn write_entries(journal: &Dispatch, waiting: &Receiver<Entry>, wrote: impl Fn()) {
     for entry in waiting {
         let shown: Vec<_> = entry.values.iter().map(|(field, value)| (field, display(value))).collect();
         let fields = entry.metadata.fields();
@@ -69,5 +74,6 @@ fn write_entries(journal: &Dispatch, waiting: &Receiver<Entry>) {
         dispatcher::with_default(journal, || {
             Event::dispatch(entry.metadata, &fields.value_set_all(&in_order));
         });
+        wrote();
     }
 }

@@ -13,9 +13,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use handoff_config::{LogFormat, Logging};
-use tracing::Dispatch;
+use tracing::{Dispatch, Event, Subscriber};
 use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
-use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
@@ -49,9 +49,17 @@ pub enum LogError {
 /// Keeps the writer alive; dropped last, it writes what is still waiting.
 #[derive(Debug)]
 pub struct Log {
+    progress: Arc<Progress>,
     dropped: Dropped,
     _writer: Option<WorkerGuard>,
     level: Option<reload::Handle<EnvFilter, Registry>>,
+}
+
+/// How far the writer is.
+#[derive(Debug, Default)]
+struct Progress {
+    said: AtomicU64,
+    written: AtomicU64,
 }
 
 #[derive(Clone, Debug)]
@@ -100,6 +108,13 @@ impl Log {
         self.level.as_ref().map_or(Ok(()), |level| level.reload(filter)).map_err(LogError::Fixed)
     }
 
+    /// Everything that was said is written, or dropped.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        let done = self.progress.written.load(Ordering::Relaxed) + self.lines_dropped();
+        self.progress.said.load(Ordering::Relaxed) <= done
+    }
+
     /// How many lines were dropped because the writer could not keep up.
     #[must_use]
     pub fn lines_dropped(&self) -> u64 {
@@ -118,30 +133,38 @@ impl Opened {
     /// # Errors
     /// When it was done before, or no thread can be had.
     pub fn start(self) -> Result<Log, LogError> {
+        let progress = Arc::new(Progress::default());
         let (layer, mut log, fallback) = match self.sink {
             Sink::Lines(LogFormat::Pretty) => {
-                let (layer, log) = lines(|writer| {
+                let (layer, log) = lines(&progress, |writer| {
                     let colours = io::stderr().is_terminal();
                     fmt::layer().with_writer(writer).with_target(false).with_ansi(colours).boxed()
                 });
                 (layer, log, None)
             }
             Sink::Lines(LogFormat::Json | LogFormat::Journald) => {
-                let (layer, log) = lines(json);
+                let (layer, log) = lines(&progress, json);
                 (layer, log, None)
             }
             Sink::NoJournal(error) => {
-                let (layer, log) = lines(json);
+                let (layer, log) = lines(&progress, json);
                 (layer, log, Some(error))
             }
             Sink::Journal(journal) => {
-                let (layer, dropped) =
-                    journald::start(journal, LINES_WAITING_MAX).map_err(LogError::Writer)?;
-                (layer.boxed(), Log { dropped: Dropped::Entries(dropped), _writer: None, level: None }, None)
+                let written = Arc::clone(&progress);
+                let (layer, dropped) = journald::start(journal, LINES_WAITING_MAX, move || written.wrote())
+                    .map_err(LogError::Writer)?;
+                let dropped = Dropped::Entries(dropped);
+                (
+                    layer.boxed(),
+                    Log { progress: Arc::clone(&progress), dropped, _writer: None, level: None },
+                    None,
+                )
             }
         };
         let (filter, level) = reload::Layer::new(self.filter);
         log.level = Some(level);
+        let layer = layer.and_then(Count(progress));
         Registry::default().with(layer.with_filter(filter)).try_init().map_err(|_| LogError::Twice)?;
         if let Some(error) = fallback {
             tracing::warn!(%error, "journald cannot be reached; logging JSON to stderr");
@@ -164,12 +187,46 @@ fn json(writer: NonBlocking) -> BoxedLayer {
     fmt::layer().json().flatten_event(true).with_writer(writer).boxed()
 }
 
-fn lines(layer: impl FnOnce(NonBlocking) -> BoxedLayer) -> (BoxedLayer, Log) {
+fn lines(progress: &Arc<Progress>, layer: impl FnOnce(NonBlocking) -> BoxedLayer) -> (BoxedLayer, Log) {
     let (writer, guard) = NonBlockingBuilder::default()
         .lossy(true)
         .buffered_lines_limit(LINES_WAITING_MAX)
         .thread_name("log")
-        .finish(io::stderr());
-    let dropped = Dropped::Lines(writer.error_counter());
-    (layer(writer), Log { dropped, _writer: Some(guard), level: None })
+        .finish(Counted(Arc::clone(progress)));
+    let (progress, dropped) = (Arc::clone(progress), Dropped::Lines(writer.error_counter()));
+    (layer(writer), Log { progress, dropped, _writer: Some(guard), level: None })
+}
+
+impl Progress {
+    fn wrote(&self) {
+        self.written.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts what is said.
+struct Count(Arc<Progress>);
+
+impl<S: Subscriber> Layer<S> for Count {
+    fn on_event(&self, _: &Event<'_>, _: Context<'_, S>) {
+        self.0.said.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+/// Standard error; a line at a time is written, or fails, and is counted.
+struct Counted(Arc<Progress>);
+
+impl io::Write for Counted {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        io::stderr().write(bytes)
+    }
+
+    fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
+        let result = io::stderr().write_all(line);
+        self.0.wrote();
+        result
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        io::stderr().flush()
+    }
 }

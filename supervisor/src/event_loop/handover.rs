@@ -23,6 +23,8 @@ use crate::signals;
 const PEERS_TIMEOUT: Duration = Duration::from_secs(1);
 /// Clients that were refused may read for so long.
 const REFUSED_TIMEOUT: Duration = Duration::from_millis(250);
+/// The log's last lines may take so long.
+const LOG_TIMEOUT: Duration = Duration::from_millis(100);
 /// A roll that is running may take so long before an upgrade is given up.
 const ROLL_TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -35,8 +37,9 @@ pub(super) enum Handover {
     Waiting { since: Instant },
     /// Everything is put into workers' hands.
     Leaving { since: Instant, successor: Successor },
-    /// Nothing is in ours. Signals wait for the new image from here on; one that came before is looked at first.
-    Ready,
+    /// Nothing is in ours. Signals wait for the new image from here on; one that came before is looked at first, and
+    /// the log is written.
+    Ready { since: Instant },
 }
 
 /// Who takes our place.
@@ -69,7 +72,7 @@ impl EventLoop {
 
     /// There will be no successor in this process.
     pub(super) fn give_up_upgrade(&mut self) {
-        if let Some(Handover::Ready) = self.handover.take() {
+        if let Some(Handover::Ready { .. }) = self.handover.take() {
             signals::unblock();
         }
         self.tell(Event::Stay);
@@ -108,7 +111,10 @@ impl EventLoop {
                 let (since, successor) = (*since, *successor);
                 return self.try_to_leave(cx, now, since, successor);
             }
-            Some(Handover::Ready) => self.exec(),
+            Some(Handover::Ready { since }) if self.parts.log.is_flushed() || now - *since > LOG_TIMEOUT => {
+                self.exec();
+            }
+            Some(Handover::Ready { .. }) => cx.waker().wake_by_ref(),
         }
         Poll::Pending
     }
@@ -140,7 +146,7 @@ impl EventLoop {
                 Successor::Process => Poll::Ready(()),
                 Successor::Image => {
                     signals::block();
-                    self.handover = Some(Handover::Ready);
+                    self.handover = Some(Handover::Ready { since: now });
                     Poll::Pending
                 }
             };
