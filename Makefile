@@ -3,7 +3,14 @@ SHELL := /bin/bash
 CARGO ?= cargo
 FUZZ_SECONDS ?= 30
 
-.PHONY: help run test test-packages build lint unit e2e browser fuzz doc man clean
+# For install and deb. PROFILE: which binaries (release or debug). DESTDIR: a directory that stands for /.
+PROFILE ?= release
+PREFIX ?= /usr/local
+DESTDIR ?=
+# Whom the handoff socket admits: Apache's group.
+APACHE_GROUP ?= www-data
+
+.PHONY: help run test test-packages build lint unit e2e browser systemd fuzz doc man install uninstall deb clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -34,11 +41,23 @@ e2e: build ## the real binaries, real sockets
 browser: build ## the page in a real, headless Chromium
 	$(CARGO) test --locked -p handoff-e2e --test browser
 
+systemd: build ## the units and the Debian package on a real systemd (needs root)
+	$(CARGO) test --locked -p handoff-e2e --test systemd --test install
+
 fuzz: ## fuzz targets, FUZZ_SECONDS each (needs a nightly toolchain and cargo-fuzz)
 	@scripts/fuzz $(FUZZ_SECONDS)
 
 man: build ## man pages and completions into target/man
 	target/debug/handoffctl man target/man
+
+install: ## binaries, units, man pages, completions, sample configuration (DESTDIR, PREFIX, APACHE_GROUP, PROFILE)
+	@scripts/install '$(DESTDIR)' '$(PREFIX)' '$(PROFILE)' '$(APACHE_GROUP)'
+
+uninstall: ## remove what install has installed, but not /etc/handoffd
+	@scripts/uninstall '$(DESTDIR)' '$(PREFIX)'
+
+deb: ## a Debian package into target/debian (PROFILE)
+	@scripts/deb '$(PROFILE)'
 
 clean: ## remove what was built
 	$(CARGO) clean
