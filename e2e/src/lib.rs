@@ -7,16 +7,19 @@
 pub mod apache;
 pub mod browser;
 pub mod client;
+pub mod container;
 pub mod crowd;
 pub mod daemon;
 pub mod front;
 mod launch;
+pub mod load;
 pub mod manager;
 pub mod operator;
 pub mod process;
 
 pub use apache::{Door, Sent};
 pub use client::{Client, Response};
+pub use container::{Container, Image, Package};
 pub use crowd::Crowd;
 pub use daemon::{Daemon, Options};
 pub use manager::Manager;
