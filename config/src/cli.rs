@@ -10,7 +10,7 @@ use crate::settings::{Setting, Settings, Value};
 use crate::{Benchmark, allowed};
 
 const SIGNALS: &str = "\
-Precedence: default < file < environment < command line.
+Precedence: default < file < credential < environment < command line.
 
 Signals: SIGTERM, SIGINT drain and stop (a second one stops at once); SIGHUP reads the configuration
 again and replaces the workers one by one; SIGUSR1 writes the state of all workers to the log; SIGUSR2

@@ -16,6 +16,14 @@ pub enum ConfigError {
         /// Part of the text above, so not a `source` that would print it twice.
         reason: io::Error,
     },
+    /// A file that holds a secret could not be read.
+    #[error("{}: cannot read the credential: {reason}", path.display())]
+    Credential {
+        /// In systemd's directory of credentials.
+        path: PathBuf,
+        /// Part of the text above, so not a `source` that would print it twice.
+        reason: io::Error,
+    },
     /// The file is not TOML; what it holds was not looked at.
     #[error("{place}: not valid TOML: {message}")]
     Syntax {

@@ -1,17 +1,19 @@
-//! handoffd's configuration. In: a TOML file, the environment, the command line. Out: one [`Config`] whose
-//! every value is valid, or an error that names the key, the value and what is allowed.
+//! handoffd's configuration. In: a TOML file, systemd's credentials, the environment, the command line. Out: one
+//! [`Config`] whose every value is valid, or an error that names the key, the value and what is allowed.
 //! Never: reads anything after start, guesses at a bad value, ignores an unknown key.
 //!
-//! Precedence: default < file < environment < command line. A value that a later one replaces is not checked.
+//! Precedence: default < file < credential < environment < command line. A value that a later one replaces is not
+//! checked.
 //!
-//! The way of a value: [`cli`], `environment` and `file` put it, as written, into `settings`; `validate` asks
-//! for every key by name through a `reader`, with its default and with what is `allowed`.
+//! The way of a value: [`cli`], `environment`, `credentials` and `file` put it, as written, into `settings`;
+//! `validate` asks for every key by name through a `reader`, with its default and with what is `allowed`.
 
 #![forbid(unsafe_code)]
 
 pub mod cli;
 
 mod allowed;
+mod credentials;
 mod environment;
 mod error;
 mod file;
@@ -35,7 +37,7 @@ impl Config {
     /// `environment` looks a variable up, as [`std::env::var_os`] does.
     ///
     /// # Errors
-    /// The file cannot be read or is not TOML; or else every unknown key and every bad value, all at once.
+    /// The file or a credential cannot be read, or the file is not TOML; or else every unknown key and every bad value, all at once.
     pub fn load(cli: &Cli, environment: &dyn Fn(&str) -> Option<OsString>) -> Result<Config, ConfigError> {
         let file = match &cli.config {
             Some(path) => ConfigFile::read(path)?,
@@ -54,6 +56,7 @@ impl Config {
         environment: &dyn Fn(&str) -> Option<OsString>,
     ) -> Result<Config, ConfigError> {
         let mut settings = file.settings()?;
+        credentials::overlay(&mut settings, environment)?;
         environment::overlay(&mut settings, environment);
         cli.overlay(&mut settings);
         validate::config(settings, cli.benchmark())

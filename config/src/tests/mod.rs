@@ -1,6 +1,7 @@
 //! The promises of the configuration, each a test; and what they share.
 
 mod command_line;
+mod credentials;
 mod environment;
 mod errors;
 mod properties;
