@@ -80,8 +80,10 @@ fn older_modules_find_a_stream_socket_where_it_is_enabled() {
     let machine = image.boot();
     machine.done(&["systemctl", "enable", "handoffd-stream.socket"]);
     let before = machine.another_supervisor(None);
-    // In one transaction: systemd gives a running service no further sockets.
-    machine.done(&["systemctl", "restart", "handoffd-stream.socket", "handoffd.service"]);
+    // systemd gives a running service no further sockets.
+    machine.done(&["systemctl", "stop", "handoffd.service"]);
+    machine.done(&["systemctl", "start", "handoffd-stream.socket"]);
+    machine.done(&["systemctl", "start", "handoffd.service"]);
     machine.another_supervisor(Some(&before));
     for (socket, door) in [("/run/handoffd/handoffd-stream.sock", Door::Stream), (SOCKET, Door::SeqPacket)] {
         let response = machine.hand_over_by(socket, door, ASK).response();
