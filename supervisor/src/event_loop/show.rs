@@ -26,7 +26,9 @@ impl EventLoop {
                 Answer { ok, content_type: TEXT, body: format!("{state}\n") }
             }
             Topic::Metrics => {
-                let body = self.parts.metrics.render(&self.fleet.report(now), self.parts.log.lines_dropped());
+                let (lines_dropped, is_refused) =
+                    (self.parts.log.lines_dropped(), self.parts.disk_error.is_some());
+                let body = self.parts.metrics.render(&self.fleet.report(now), lines_dropped, is_refused);
                 Answer { ok: true, content_type: "text/plain; version=0.0.4; charset=utf-8", body }
             }
             Topic::Status => {

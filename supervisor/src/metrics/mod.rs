@@ -118,8 +118,11 @@ impl Metrics {
 
     /// A worker is started; every counter of its slot exists from here on.
     pub(crate) fn spawned(&self, slot: SlotId, cause: Cause) {
-        let restarts = counter!(names::RESTARTS, "slot" => slot.to_string(), "reason" => names::cause(cause));
-        restarts.increment(u64::from(cause != Cause::Start));
+        for reason in names::RESTART_CAUSES {
+            let restarts =
+                counter!(names::RESTARTS, "slot" => slot.to_string(), "reason" => names::cause(reason));
+            restarts.increment(u64::from(reason == cause));
+        }
         for name in names::BY_SLOT {
             counter!(name, "slot" => slot.to_string()).increment(0);
         }

@@ -36,6 +36,24 @@ pub(super) const RELOAD_RESULTS: [&str; 5] = ["done", "refused", "cannot_start",
 
 const UPGRADE_RESULTS: [&str; 2] = ["done", "failed"];
 
+/// Why a worker takes the place of another one. Each is a series from the start: the first increase of one that
+/// begins with 1 is none that Prometheus could see.
+pub(super) const RESTART_CAUSES: [Cause; 10] = [
+    Cause::Crash,
+    Cause::Hang,
+    Cause::Protocol,
+    Cause::StartTimeout,
+    Cause::DrainTimeout,
+    Cause::Roll,
+    Cause::Recycle,
+    Cause::Operator,
+    Cause::Left,
+    Cause::Stop,
+];
+
+/// What a worker, or a slot without one, may be doing.
+pub(super) const WORKER_STATES: [&str; 6] = ["starting", "adopted", "ready", "draining", "dying", "backoff"];
+
 /// Counters with the label `slot`.
 pub(super) const BY_SLOT: [&str; 3] = [REDISPATCHES, EPITAPHS, CHANNEL_FULL];
 

@@ -8,18 +8,20 @@ use metrics::{Key, Label};
 use metrics_exporter_prometheus::LabelSet;
 use metrics_exporter_prometheus::formatting::{write_help_line, write_metric_line, write_type_line};
 
-use super::Metrics;
+use super::{Metrics, names};
 use crate::fleet::{Report, WorkerReport};
 
 impl Metrics {
     /// Everything, as `/metrics` serves it.
-    pub(crate) fn render(&self, report: &Report, lines_dropped: u64) -> String {
+    pub(crate) fn render(&self, report: &Report, lines_dropped: u64, is_config_refused: bool) -> String {
         let Some(prometheus) = &self.prometheus else {
             return "# --benchmark: metrics are off\n".to_owned();
         };
         let mut text = Text(prometheus.render());
         self.render_workers_counts(&mut text, lines_dropped);
         render_fleet(&mut text, report);
+        let help = "1: the configuration on disk is invalid, and what runs is a kept one";
+        text.single("handoffd_config_error", "gauge", help, u64::from(is_config_refused));
         self.render_sandboxes(&mut text, report);
         text.0
     }
@@ -127,7 +129,7 @@ fn render_fleet(text: &mut Text, report: &Report) {
         report.leases_queued as u64,
     );
     text.head("handoffd_workers", "gauge", "workers by state");
-    for state in ["starting", "adopted", "ready", "draining", "dying", "backoff"] {
+    for state in names::WORKER_STATES {
         let count = report.workers.iter().filter(|worker| worker.state == state).count();
         text.line("handoffd_workers", &labels(&[("state", state.to_owned())]), count);
     }
