@@ -10,18 +10,21 @@ pub mod client;
 pub mod container;
 pub mod crowd;
 pub mod daemon;
+pub mod exposition;
 pub mod front;
 mod launch;
 pub mod load;
 pub mod manager;
 pub mod operator;
 pub mod process;
+pub mod promql;
 
 pub use apache::{Door, Sent};
 pub use client::{Client, Response};
 pub use container::{Container, Image, Package};
 pub use crowd::Crowd;
 pub use daemon::{Daemon, Options};
+pub use exposition::Exposition;
 pub use manager::Manager;
 
 use std::time::{Duration, Instant};

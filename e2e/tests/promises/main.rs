@@ -46,6 +46,8 @@ mod stop_signals_drain;
 mod systemd_is_told_and_never_waited_for;
 mod the_control_socket_is_the_operators_alone;
 mod the_documented_examples_are_true;
+mod the_metrics_are_the_documented_ones;
+mod the_monitoring_knows_what_exists;
 mod the_sandbox_tests_itself;
 mod the_site_shapes_the_head;
 mod the_socket_file_is_ours_alone;
