@@ -18,6 +18,12 @@ impl LeaseId {
         Self((start_number as u64) << 32)
     }
 
+    /// Whether a supervisor with this start number makes it.
+    #[must_use]
+    pub const fn is_of(self, start_number: u32) -> bool {
+        self.0 >> 32 == start_number as u64
+    }
+
     /// The id after this one.
     #[must_use]
     pub const fn next(self) -> Self {

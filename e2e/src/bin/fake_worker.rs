@@ -73,6 +73,10 @@ fn main() -> io::Result<()> {
         }
         // The first of them proves a generation that cannot go on.
         "one is ready" if File::create_new(executable.with_file_name("ready")).is_err() => return Ok(()),
+        "claims a lease to come" => {
+            channel.say(READY)?;
+            claim(&mut channel)?;
+        }
         "no beat" | "one is ready" => channel.say(READY)?,
         "never ready" => {}
         other => return Err(io::Error::other(format!("unknown behaviour {other:?}"))),
@@ -81,6 +85,18 @@ fn main() -> io::Result<()> {
     loop {
         channel.receive()?;
     }
+}
+
+/// Answers `Resync` with a lease that its supervisor has still to make: its first one, whose id follows from the ticket.
+fn claim(channel: &mut Channel) -> io::Result<()> {
+    poll(&mut [PollFd::new(channel.0.as_fd(), PollFlags::POLLIN)], PollTimeout::NONE)?;
+    let (packet, _) = manager::receive_bytes(channel.0.as_fd()).ok_or(io::ErrorKind::UnexpectedEof)?;
+    let ticket = packet.get(13..).map(number).ok_or(io::ErrorKind::UnexpectedEof)?;
+    let mut upper = ticket.strip_prefix(&[252]).unwrap_or(ticket).to_vec();
+    upper.resize(4, 0);
+    let lease = [&[253, 0, 0, 0, 0], upper.as_slice()].concat();
+    // One page; version, slot and generation; no drain; one lease: the first attempt, committed, without its fd.
+    channel.say(&[&[4], ticket, &[0, 1, 1, 0, 1, 0, 1], &lease, &[0, 1, 0, 0]].concat())
 }
 
 /// An honest worker of another version: it begins as one of ours, and after its adoption its packets bear another

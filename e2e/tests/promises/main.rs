@@ -22,6 +22,7 @@ mod a_reload_cuts_no_stream;
 mod a_sandbox_that_cannot_be_had_is_said;
 mod a_session_is_one_line_in_the_log;
 mod a_storm_of_handoffs_is_answered;
+mod a_takeover_believes_no_worker_too_much;
 mod a_worker_is_bare;
 mod a_worker_that_breaks_the_protocol_is_replaced;
 mod a_worker_trusts_no_stranger;

@@ -111,6 +111,10 @@ impl EventLoop {
             tracing::error!(page, fds, "worker says what it holds without being asked, or more than it may");
             return self.tell(Event::Misbehaved { worker });
         }
+        if held.leases.iter().any(|said| said.lease.is_of(self.parts.start_number)) {
+            tracing::error!("worker claims a lease that is still to come");
+            return self.tell(Event::Misbehaved { worker });
+        }
         link.next_page += 1;
         link.fd_budget -= fds.received.len();
         (link.slot, link.generation) = (held.slot, held.generation);

@@ -255,6 +255,10 @@ impl Fleet {
     /// As with [`Self::commit`].
     pub(super) fn release(&mut self, by: WorkerId, id: LeaseId, outcome: Outcome) {
         if self.speaks_of_the_past(by) {
+            if self.leases.live.contains_key(&id) {
+                // Somebody else has just said that it holds it.
+                return self.kill(by, Cause::Protocol);
+            }
             // An earlier supervisor's lease has ended: nobody else counts it.
             self.actions.push_back(Action::Close { lease: id, ending: LeaseEnding::Released(outcome) });
             return;

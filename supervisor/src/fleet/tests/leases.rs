@@ -1,4 +1,7 @@
+use std::collections::BTreeSet;
+
 use super::*;
+use crate::fleet::{HeldLease, HeldPage, HeldStage};
 
 #[test]
 fn the_least_loaded_worker_gets_the_lease_and_among_equals_the_one_that_rested_longest() {
@@ -143,4 +146,28 @@ fn handoffs_stay_in_the_backlog_without_credit_and_are_shed_after_the_queue_time
     assert_eq!(stage.said(), [Action::Refuse { lease: shed, refusal: Refusal::NoWorker }]);
     stage.tell(Event::Released { worker, lease, outcome: Outcome::Complete });
     assert_eq!(stage.fleet.intake(stage.now), Intake::Open);
+}
+
+#[test]
+fn at_a_takeover_nobody_ends_what_somebody_else_holds() {
+    let [honest, liar] = [WorkerId(0), WorkerId(1)];
+    let fleet = Fleet::new(Instant::now(), policy(2), 7);
+    let mut stage =
+        Stage { fleet, now: Instant::now(), said: VecDeque::new(), next_lease: LeaseId::first(2) };
+    stage.tell(Event::Adopt { workers: vec![honest, liar], known: BTreeSet::from([Generation::FIRST]) });
+    let lease = LeaseId::first(1);
+    let held = HeldLease { lease, attempt: 0, stage: HeldStage::Committed(Format::Text), has_fd: true };
+    let page = HeldPage {
+        last: true,
+        speaks_ours: true,
+        slot: SlotId(0),
+        generation: Generation::FIRST,
+        drain_remaining: None,
+        leases: vec![held],
+    };
+    stage.tell(Event::Held { worker: honest, page });
+    stage.said();
+    stage.tell(Event::Released { worker: liar, lease, outcome: Outcome::Complete });
+    assert_eq!(stage.said(), [Action::Kill { worker: liar, cause: Cause::Protocol }]);
+    assert_eq!(stage.fleet.held_by(honest), [lease]);
 }
