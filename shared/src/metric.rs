@@ -88,15 +88,15 @@ impl Histogram {
     /// How many values were counted.
     #[must_use]
     pub fn count(&self) -> u64 {
-        self.buckets.iter().sum::<u64>() + self.overflow
+        self.buckets.iter().fold(self.overflow, |sum, bucket| sum.saturating_add(*bucket))
     }
 
-    /// Adds another histogram with the same bounds.
+    /// Adds another histogram with the same bounds. Whatever a worker says, no sum here overflows.
     pub fn add(&mut self, other: &Self) {
         for (own, theirs) in self.buckets.iter_mut().zip(other.buckets) {
-            *own += theirs;
+            *own = own.saturating_add(theirs);
         }
-        self.overflow += other.overflow;
+        self.overflow = self.overflow.saturating_add(other.overflow);
         self.sum += other.sum;
     }
 }
@@ -109,8 +109,8 @@ pub fn bounds(first_bound: f64) -> impl Iterator<Item = f64> {
 impl Counts {
     /// Adds another worker's counts.
     pub fn add(&mut self, other: &Self) {
-        self.bytes_sent += other.bytes_sent;
-        self.events_sent += other.events_sent;
+        self.bytes_sent = self.bytes_sent.saturating_add(other.bytes_sent);
+        self.events_sent = self.events_sent.saturating_add(other.events_sent);
         self.stream_duration.add(&other.stream_duration);
         for theirs in &other.backends {
             self.backend(&theirs.name).add(theirs);
@@ -132,9 +132,32 @@ impl Counts {
 
 impl BackendCounts {
     fn add(&mut self, other: &Self) {
-        self.requests += other.requests;
-        self.errors += other.errors;
+        self.requests = self.requests.saturating_add(other.requests);
+        self.errors = self.errors.saturating_add(other.errors);
         self.duration.add(&other.duration);
         self.first_byte.add(&other.first_byte);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_liar_counts_overflows_nothing() {
+        let all = Histogram { buckets: [u64::MAX; BUCKETS], overflow: u64::MAX, sum: f64::MAX };
+        let mut lie = Counts { bytes_sent: u64::MAX, events_sent: u64::MAX, ..Counts::default() };
+        lie.stream_duration = all.clone();
+        *lie.backend("mock") = BackendCounts {
+            name: "mock".to_owned(),
+            requests: u64::MAX,
+            errors: u64::MAX,
+            duration: all.clone(),
+            first_byte: all,
+        };
+        let mut sum = lie.clone();
+        sum.add(&lie);
+        assert_eq!((sum.bytes_sent, sum.stream_duration.count()), (u64::MAX, u64::MAX));
+        assert_eq!(sum.backend("mock").requests, u64::MAX);
     }
 }

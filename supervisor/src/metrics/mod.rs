@@ -221,8 +221,8 @@ impl Metrics {
 
 fn add(sum: &mut Snapshot, snapshot: &Snapshot) {
     sum.counts.add(&snapshot.counts);
-    sum.log_lines_dropped += snapshot.log_lines_dropped;
-    sum.channel_full += snapshot.channel_full;
+    sum.log_lines_dropped = sum.log_lines_dropped.saturating_add(snapshot.log_lines_dropped);
+    sum.channel_full = sum.channel_full.saturating_add(snapshot.channel_full);
 }
 
 /// Exact up to 2³²: more streams than any machine holds.

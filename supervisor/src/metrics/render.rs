@@ -48,7 +48,7 @@ impl Metrics {
         let counts = &total.counts;
         text.single("daemon_bytes_sent_total", "counter", "bytes written to clients", counts.bytes_sent);
         text.single("daemon_chunks_sent_total", "counter", "events written to clients", counts.events_sent);
-        let dropped = total.log_lines_dropped + lines_dropped;
+        let dropped = total.log_lines_dropped.saturating_add(lines_dropped);
         text.single(
             "handoffd_log_lines_dropped_total",
             "counter",
@@ -174,7 +174,7 @@ impl Text {
     fn histogram(&mut self, name: &str, labels: &LabelSet, first_bound: f64, histogram: &Histogram) {
         let mut count = 0;
         for (bound, bucket) in bounds(first_bound).zip(histogram.buckets) {
-            count += bucket;
+            count = bucket.saturating_add(count);
             write_metric_line(&mut self.0, name, Some("bucket"), labels, Some(("le", bound)), count, None);
         }
         let all = histogram.count();
