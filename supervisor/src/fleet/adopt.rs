@@ -78,27 +78,23 @@ impl Fleet {
 
     /// A page of what a worker holds.
     pub(super) fn held(&mut self, now: Instant, id: WorkerId, page: &HeldPage) {
+        let speaks_of_the_past = self.speaks_of_the_past(id);
         let Some(worker) = self.workers.get_mut(&id) else { return };
-        match worker.stage {
-            Stage::Adopted { .. } => {}
-            Stage::Dying => return,
-            Stage::Starting { .. } | Stage::Ready | Stage::Draining { .. } => {
-                return self.kill(id, Cause::Protocol);
-            }
+        // Also of one that is being killed: its clients are looked after when it is dead.
+        let mut is_honest = speaks_of_the_past;
+        for held in &page.leases {
+            let is_new = self.leases.readmit(id, held);
+            is_honest &= is_new;
+            worker.load += u32::from(is_new);
+            worker.lent += u64::from(is_new);
+        }
+        if !is_honest {
+            return self.kill(id, Cause::Protocol);
         }
         worker.slot = page.slot;
         worker.generation = page.generation;
         worker.beat_at = now;
-        for held in &page.leases {
-            if !self.leases.readmit(id, held) {
-                return self.kill(id, Cause::Protocol);
-            }
-        }
-        let Some(worker) = self.workers.get_mut(&id) else { return };
-        let count = u32::try_from(page.leases.len()).unwrap_or(u32::MAX);
-        worker.load += count;
-        worker.lent += u64::from(count);
-        if page.last {
+        if page.last && worker.stage != Stage::Dying {
             worker.ready_at = Some(now);
             let own = page.drain_remaining.map(|remaining| now + remaining);
             let deadline = own.into_iter().chain(self.stopping).min();
@@ -112,18 +108,12 @@ impl Fleet {
 
     /// Whether what this worker says still belongs to an earlier supervisor.
     pub(super) fn speaks_of_the_past(&self, id: WorkerId) -> bool {
-        self.workers.get(&id).is_some_and(|worker| matches!(worker.stage, Stage::Adopted { .. }))
+        self.is_adopting() && self.workers.get(&id).is_some_and(Worker::is_unheard)
     }
 
     /// Everybody has answered, or is dead: the slots are filled with who is there.
     pub(super) fn finish_adoption(&mut self, now: Instant) {
-        let is_waiting = |worker: &Worker| match worker.stage {
-            Stage::Adopted { .. } => true,
-            // Killed before it had said everything: its death must be confirmed.
-            Stage::Dying => worker.ready_at.is_none(),
-            Stage::Starting { .. } | Stage::Ready | Stage::Draining { .. } => false,
-        };
-        if self.workers.values().any(is_waiting) {
+        if self.workers.values().any(Worker::is_unheard) {
             return;
         }
         let Some(Adoption { known, foreign }) = self.adoption.take() else { return };
@@ -135,8 +125,7 @@ impl Fleet {
         self.seat(now, &foreign);
         for index in 0..usize::from(self.policy.slots) {
             if self.slots[index].occupant == Occupant::Nobody {
-                let worker = self.spawn(now, index, self.generation, Cause::Start);
-                self.slots[index].occupant = Occupant::Worker(worker);
+                self.fill(now, index, Cause::Start);
             }
         }
         self.leases.forgive(now + self.policy.queue_timeout);

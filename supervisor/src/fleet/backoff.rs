@@ -79,7 +79,7 @@ impl Fleet {
         }
     }
 
-    fn fill(&mut self, now: Instant, index: usize, cause: Cause) {
+    pub(super) fn fill(&mut self, now: Instant, index: usize, cause: Cause) {
         self.slots[index].occupant = match self.is_surplus(index) {
             true => Occupant::Nobody,
             // Whoever comes after us fills it.

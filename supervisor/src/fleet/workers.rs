@@ -176,6 +176,16 @@ impl Worker {
         }
     }
 
+    /// During an adoption: it has not said everything that it holds. If it was killed before it had, its death must
+    /// be confirmed.
+    pub(super) fn is_unheard(&self) -> bool {
+        match self.stage {
+            Stage::Adopted { .. } => true,
+            Stage::Dying => self.ready_at.is_none(),
+            Stage::Starting { .. } | Stage::Ready | Stage::Draining { .. } => false,
+        }
+    }
+
     /// On its way out: told to end, or killed.
     pub(super) fn is_departing(&self) -> bool {
         match self.stage {

@@ -1,5 +1,6 @@
-//! The fleet's main stories, one promise each: of leases, of processes, of rolls.
+//! The fleet's main stories, one promise each: of adoption, of leases, of processes, of rolls.
 
+mod adopt;
 mod leases;
 mod processes;
 mod rolls;
@@ -9,13 +10,14 @@ use std::time::{Duration, Instant};
 
 use handoff_shared::ids::{Generation, LeaseId, SlotId, WorkerId};
 use handoff_shared::limits::{
-    BEAT_TIMEOUT, CREDITS_PER_WORKER, DRAIN_GRACE, RECYCLE_AGE_MIN, RELOAD_INTERVAL, START_TIMEOUT,
-    TAKE_TIMEOUT,
+    ADOPT_TIMEOUT, BEAT_TIMEOUT, CREDITS_PER_WORKER, DRAIN_GRACE, RECYCLE_AGE_MIN, RELOAD_INTERVAL,
+    SLOTS_MAX, START_TIMEOUT, TAKE_TIMEOUT,
 };
 use handoff_shared::message::{Format, Outcome};
 
 use super::{
-    Action, Cause, Event, Exit, Fleet, Intake, LeaseEnding, NotReplaced, Policy, Refusal, RollResult,
+    Action, Cause, Event, Exit, Fleet, HeldLease, HeldPage, HeldStage, Intake, LeaseEnding, NotReplaced, Policy,
+    Refusal, RollResult,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
