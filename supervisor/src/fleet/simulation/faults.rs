@@ -41,10 +41,14 @@ enum Fault {
     Replace,
     FdDropped,
     Grow,
+    /// The supervisor dies, or is asked to leave; the next one takes over.
+    Crash,
+    Handover,
 }
 
 /// Nobody is harmed by these.
-const HARMLESS: [Fault; 4] = [Fault::Reload, Fault::Replace, Fault::FdDropped, Fault::Grow];
+const HARMLESS: [Fault; 6] =
+    [Fault::Reload, Fault::Replace, Fault::FdDropped, Fault::Grow, Fault::Crash, Fault::Handover];
 const HARMFUL: [Fault; 12] = [
     Fault::Kill,
     Fault::Exit,
@@ -163,19 +167,24 @@ impl World {
         if self.chance.one_in(6) && !self.temper.is_quiet() {
             return self.tell(Event::LoadRefused);
         }
-        self.newest = self.newest.next();
+        let policy = match self.chance.one_in(2) && !self.temper.is_quiet() {
+            true => self.temper.policy(&mut self.chance),
+            false => self.judge.policy.clone(),
+        };
+        let generation = self.newest.next();
+        self.register(generation, policy.clone());
+        self.tell(Event::Loaded { generation, policy: Box::new(policy) });
+    }
+
+    /// How well workers of this generation will live.
+    pub(super) fn draw_vigour(&mut self) -> Vigour {
         let can_die = !self.temper.is_faultless();
         let bad = [Vigour::Unborn, Vigour::DiesBeforeReady, Vigour::NeverReady, Vigour::Flaky];
         let mut vigour = if self.chance.one_in(3) { self.chance.pick(&bad) } else { None };
         if can_die && self.chance.one_in(12) {
             vigour = Some(Vigour::DiesAfterReady);
         }
-        self.vigour.insert(self.newest, vigour.unwrap_or(Vigour::Good));
-        let policy = match self.chance.one_in(2) && !self.temper.is_quiet() {
-            true => self.temper.policy(&mut self.chance),
-            false => self.judge.policy.clone(),
-        };
-        self.tell(Event::Loaded { generation: self.newest, policy: Box::new(policy) });
+        vigour.unwrap_or(Vigour::Good)
     }
 
     pub(super) fn fault(&mut self) {
@@ -199,6 +208,8 @@ impl World {
                 self.go_away(pause);
             }
             Fault::FdDropped => self.drop_fd(),
+            Fault::Crash => self.crash_soon(),
+            Fault::Handover => self.leave(),
             Fault::Kill
             | Fault::Exit
             | Fault::Freeze
@@ -255,6 +266,7 @@ impl World {
                 }
             }
             Fault::Leave | Fault::Away | Fault::Reload | Fault::Replace | Fault::FdDropped => {}
+            Fault::Crash | Fault::Handover => {}
         }
     }
 

@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 
 use handoff_shared::ids::{Generation, LeaseId, SlotId, WorkerId};
 use handoff_shared::limits::{
-    BEAT_TIMEOUT, CREDITS_PER_WORKER, DRAIN_GRACE, DRAINING_GENERATIONS_MAX, START_TIMEOUT, TAKE_TIMEOUT,
+    ADOPT_TIMEOUT, BEAT_TIMEOUT, CREDITS_PER_WORKER, DRAIN_GRACE, DRAINING_GENERATIONS_MAX, START_TIMEOUT,
+    TAKE_TIMEOUT,
 };
 use handoff_shared::message::Outcome;
 
@@ -23,13 +24,25 @@ pub(super) struct Worker {
     pub(super) load: u32,
     /// A roll, or recycling, has sent it away.
     pub(super) replaced: bool,
+    /// It speaks another version.
+    pub(super) is_foreign: bool,
+    /// It has said all that it holds, or is our own.
+    pub(super) is_heard: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
-    Starting { deadline: Instant },
+    Starting {
+        deadline: Instant,
+    },
+    /// It has not said yet what it holds.
+    Adopted {
+        deadline: Instant,
+    },
     Ready,
-    Draining { deadline: Instant },
+    Draining {
+        deadline: Instant,
+    },
     Dying,
 }
 
@@ -64,6 +77,11 @@ pub(super) struct Expected {
     pub(super) superseded: Option<Generation>,
     pub(super) replaced: Option<SlotId>,
     pub(super) tick: bool,
+    pub(super) abandon: bool,
+    pub(super) adopted: bool,
+    pub(super) asked: BTreeSet<WorkerId>,
+    /// Who has to be told to drain.
+    pub(super) drains: BTreeSet<WorkerId>,
 }
 
 #[derive(Debug)]
@@ -77,6 +95,12 @@ pub(super) struct Judge {
     pub(super) reload_wanted: bool,
     pub(super) workers: BTreeMap<WorkerId, Worker>,
     pub(super) leases: BTreeMap<LeaseId, Lease>,
+    /// What adopted workers hold and have not said yet, or have said that it has ended.
+    pub(super) estate: BTreeMap<LeaseId, Lease>,
+    pub(super) ended: BTreeMap<LeaseId, Lease>,
+    pub(super) known: BTreeSet<Generation>,
+    pub(super) adopting: bool,
+    pub(super) leaving: bool,
     pub(super) last_used: BTreeMap<SlotId, u64>,
     pub(super) uses: u64,
     pub(super) spawns: BTreeMap<SlotId, VecDeque<Instant>>,
@@ -102,6 +126,11 @@ impl Judge {
             reload_wanted: false,
             workers: BTreeMap::new(),
             leases: BTreeMap::new(),
+            estate: BTreeMap::new(),
+            ended: BTreeMap::new(),
+            known: BTreeSet::new(),
+            adopting: false,
+            leaving: false,
             last_used: BTreeMap::new(),
             uses: 0,
             spawns: BTreeMap::new(),
@@ -119,7 +148,11 @@ impl Judge {
         self.expected = Expected::default();
         match event {
             Event::Start | Event::LoadRefused => self.loading = false,
-            Event::Adopt { .. } | Event::Held { .. } | Event::Leave | Event::Stay | Event::Abandon => {}
+            Event::Adopt { .. } => {}
+            Event::Held { worker, page } => self.told_held(now, *worker, page),
+            Event::Leave => self.leaving = true,
+            Event::Stay => self.leaving = false,
+            Event::Abandon => self.expected.abandon = true,
             Event::Replace { slot } => self.expected.replaced = Some(*slot),
             Event::Tick => self.expected.tick = true,
             Event::Received { lease } => self.told_received(now, *lease),
@@ -129,6 +162,10 @@ impl Judge {
             Event::Ready { worker } => self.told_ready(now, *worker),
             Event::Taken { worker, leases } => self.told_taken(*worker, leases),
             Event::Committed { worker, lease, .. } => self.told_committed(*worker, *lease),
+            Event::Released { worker, lease, outcome } if self.told_released_before(*worker, *lease) => {
+                let is_known = self.leases.contains_key(lease);
+                self.expected.close = (!is_known).then_some((*lease, *outcome));
+            }
             Event::Released { worker, lease, outcome } => {
                 let stage = self.held_mut(*worker, *lease).map(|lease| lease.stage);
                 self.expected.close = stage.map(|_| (*lease, *outcome));
@@ -139,7 +176,9 @@ impl Judge {
             Event::Beat { worker, draining, .. } => self.told_beat(now, *worker, *draining),
             Event::Misbehaved { worker } => self.expect_kill(*worker, Cause::Protocol),
             Event::Closed { worker } => match self.workers[worker].stage {
-                Stage::Starting { .. } | Stage::Ready => self.expect_kill(*worker, Cause::Crash),
+                Stage::Starting { .. } | Stage::Adopted { .. } | Stage::Ready => {
+                    self.expect_kill(*worker, Cause::Crash);
+                }
                 Stage::Draining { .. } | Stage::Dying => {}
             },
             Event::Dead { worker, written, .. } => self.told_dead(now, *worker, written),
@@ -193,11 +232,15 @@ impl Judge {
                 }
             }
             Stage::Ready | Stage::Draining { .. } => self.expect_kill(id, Cause::Protocol),
-            Stage::Dying => {}
+            // It said so to an earlier supervisor.
+            Stage::Adopted { .. } | Stage::Dying => {}
         }
     }
 
     fn told_taken(&mut self, by: WorkerId, leases: &[LeaseId]) {
+        if self.is_of_the_past(by) {
+            return;
+        }
         for id in leases {
             let Some(worker) = self.workers.get_mut(&by) else { return };
             let is_next = worker.untaken.front().is_some_and(|(next, _)| next == id);
@@ -212,6 +255,9 @@ impl Judge {
     }
 
     fn told_committed(&mut self, by: WorkerId, id: LeaseId) {
+        if self.is_of_the_past(by) {
+            return;
+        }
         let lease = self.held_mut(by, id).filter(|lease| !lease.epitaph);
         let old = lease.map(|lease| std::mem::replace(&mut lease.stage, LeaseStage::Committed));
         if old != Some(LeaseStage::Taken) {
@@ -225,7 +271,7 @@ impl Judge {
         match worker.stage {
             Stage::Starting { .. } => self.expect_kill(id, Cause::Protocol),
             Stage::Ready if draining => self.expected.leaving = Some(id),
-            Stage::Ready | Stage::Draining { .. } | Stage::Dying => {}
+            Stage::Adopted { .. } | Stage::Ready | Stage::Draining { .. } | Stage::Dying => {}
         }
     }
 
@@ -236,6 +282,7 @@ impl Judge {
             lease.deadline = now + self.policy.queue_timeout;
             lease.witness = written.get(lease_id).copied();
         }
+        self.told_dead_unheard(id);
     }
 
     fn told_away(&mut self, now: Instant) {
@@ -246,6 +293,7 @@ impl Judge {
             }
             match &mut worker.stage {
                 Stage::Starting { deadline } => *deadline = now + START_TIMEOUT,
+                Stage::Adopted { deadline } => *deadline = now + ADOPT_TIMEOUT,
                 Stage::Draining { deadline } => *deadline = now.max(*deadline),
                 Stage::Ready | Stage::Dying => {}
             }
@@ -261,7 +309,7 @@ impl Judge {
         self.leases.get_mut(&lease).filter(|lease| lease.holder == Some(by))
     }
 
-    fn expect_kill(&mut self, id: WorkerId, cause: Cause) {
+    pub(super) fn expect_kill(&mut self, id: WorkerId, cause: Cause) {
         let is_dying = self.workers.get(&id).is_none_or(|worker| worker.stage == Stage::Dying);
         if !is_dying {
             self.expected.kill = Some((id, cause));
@@ -274,6 +322,7 @@ impl Judge {
             worker.stage == Stage::Ready
                 && worker.untaken.len() < CREDITS_PER_WORKER as usize
                 && worker.load < self.policy.leases_per_worker_max
+                && !self.adopting
         };
         self.workers
             .iter()
@@ -286,6 +335,7 @@ impl Judge {
         let hung = (late || worker.beat_at + BEAT_TIMEOUT <= now).then_some(Cause::Hang);
         match worker.stage {
             Stage::Starting { deadline } => (deadline <= now).then_some(Cause::StartTimeout),
+            Stage::Adopted { deadline } => (deadline <= now).then_some(Cause::Hang),
             Stage::Ready => hung,
             Stage::Draining { deadline } if deadline + DRAIN_GRACE <= now => Some(Cause::DrainTimeout),
             Stage::Draining { .. } => hung,
@@ -301,9 +351,11 @@ impl Judge {
         assert!(self.expected.kill.is_none(), "not killed: {:?}", self.expected);
         assert!(self.expected.close.is_none(), "a released lease is closed: {:?}", self.expected);
         assert!(self.expected.superseded.is_none(), "a roll's end is said: {:?}", self.expected);
+        self.check_adoption();
         self.check_leases(now, fleet);
         self.check_workers(now, fleet);
         self.check_deadline(now, fleet);
+        self.check_succession(now, fleet);
     }
 
     fn check_leases(&mut self, now: Instant, fleet: &Fleet) {
@@ -315,7 +367,7 @@ impl Judge {
         let (queued, late) =
             queued.fold((0, 0), |(n, late), lease| (n + 1, late + u32::from(lease.deadline <= now)));
         assert!(queued == 0 || !can_be_lent, "a lease waits while a worker has a free place");
-        assert!(late == 0 || !self.expected.tick, "a lease waits beyond its deadline");
+        assert!(late == 0 || !self.expected.tick || self.adopting, "a lease waits beyond its deadline");
         assert!(queued == 0 || self.stopping.is_none(), "nothing is queued after Stop");
         self.no_credit_since = match queued == 0 && can_be_lent {
             true => None,
@@ -333,7 +385,9 @@ impl Judge {
         let expected: BTreeMap<_, _> = self.workers.iter().map(|(id, worker)| (*id, worker.load)).collect();
         assert_eq!(told, expected, "load is the leases held");
         self.last_used.retain(|slot, _| usize::from(slot.0) < report.outline.slots);
-        let ready = self.workers.values().filter(|worker| worker.stage == Stage::Ready).count();
+        let ready = self.workers.values().filter(|worker| worker.stage == Stage::Ready);
+        // Nobody has a slot before everybody is known.
+        let ready = if self.adopting { 0 } else { ready.count() };
         assert_eq!(report.outline.ready, ready, "Ready workers are those in slots");
         assert_eq!((report.outline.generation, report.outline.rolling_to), (self.active, self.rolling));
         let wanted = usize::from(self.policy.slots);
@@ -357,10 +411,12 @@ impl Judge {
             assert!(deadline.is_none_or(|deadline| deadline > now), "the loop would spin");
         }
         let waits = self.workers.values().any(|worker| worker.stage != Stage::Dying)
-            || self.leases.values().any(|lease| lease.holder.is_none())
+            || (self.leases.values().any(|lease| lease.holder.is_none()) && !self.adopting)
             || (self.workers.is_empty() && self.stopping.is_none());
         assert!(deadline.is_some() || !waits, "nobody would wake the loop");
-        let far = now + self.policy.drain_timeout.max(Duration::from_secs(36)) + DRAIN_GRACE;
+        let longest = self.policies.values().map(|policy| policy.drain_timeout).max();
+        let far =
+            now + longest.unwrap_or(self.policy.drain_timeout).max(Duration::from_secs(36)) + DRAIN_GRACE;
         assert!(
             self.stopping.is_some() || deadline.is_none_or(|deadline| deadline <= far),
             "a deadline too far"

@@ -4,13 +4,17 @@
 //! `HANDOFF_SEED=n` replays one world; `HANDOFF_STEPS=n` says how many steps all worlds together take.
 //!
 //! Here: the test. `world` makes things happen, `faults` what goes wrong, `process` is a simulated worker, `judge` knows what the fleet
-//! was told and said and checks each step, `rules` are its rules for single actions, `chance` is the dice.
+//! was told and said and checks each step, `rules` are its rules for single actions, `chance` is the dice. Supervisors
+//! end and others come in `succession`; `holdings` is what workers tell them, `adoption` the judge's rules for it.
 
+mod adoption;
 mod chance;
 mod faults;
+mod holdings;
 mod judge;
 mod process;
 mod rules;
+mod succession;
 mod world;
 
 use std::collections::BTreeSet;
@@ -25,7 +29,7 @@ const STEPS_PER_SEED: u64 = 2_000;
 const STEPS: u64 = 200_000;
 
 /// What a run without these has not tested.
-const MUST_BE_SEEN: [&str; 32] = [
+const MUST_BE_SEEN: [&str; 51] = [
     "Spawn Start",
     "Spawn Crash",
     "Spawn Hang",
@@ -58,6 +62,25 @@ const MUST_BE_SEEN: [&str; 32] = [
     "Roll CannotStart",
     "Roll Superseded",
     "Roll Stopped",
+    "Crash",
+    "Leave",
+    "Stay",
+    "Abandon",
+    "Resync",
+    "Adopted",
+    "Adopted nothing known",
+    "Held in pages",
+    "Held without fd",
+    "End while adopting",
+    "End while rolling",
+    "End while stopping",
+    "Lost queued",
+    "Lost epitaph",
+    "Lost on its way",
+    "Stop while adopting",
+    "Foreign worker",
+    "Two in a slot",
+    "Three generations drain",
 ];
 
 #[test]

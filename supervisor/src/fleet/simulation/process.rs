@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
-use handoff_shared::ids::{Generation, LeaseId, WorkerId};
+use handoff_shared::ids::{Generation, LeaseId, SlotId, WorkerId};
 use handoff_shared::limits::{BEAT_INTERVAL, DRAIN_GRACE};
 use handoff_shared::message::{Format, Outcome};
 
@@ -15,6 +15,7 @@ use crate::fleet::{Event, Exit};
 #[derive(Debug)]
 pub(super) struct Process {
     pub(super) id: WorkerId,
+    pub(super) slot: SlotId,
     pub(super) generation: Generation,
     /// None: it lives.
     pub(super) exit: Option<Exit>,
@@ -35,20 +36,27 @@ pub(super) struct Process {
     /// Takes no more; the deadline to finish by.
     pub(super) draining: Option<Instant>,
     pub(super) beat_due: Instant,
+    /// Of what it holds: listed, not yet written. Nothing else is said meanwhile.
+    pub(super) pages: VecDeque<Event>,
+    /// It speaks another version than the supervisor.
+    pub(super) foreign: bool,
 }
 
 /// From the supervisor.
 #[derive(Debug)]
 pub(super) enum Packet {
-    Handoff(LeaseId),
+    Handoff { lease: LeaseId, attempt: u8 },
     Epitaph(LeaseId),
     Drain(Instant),
+    Resync { fd_budget: u64 },
 }
 
 /// A client in a worker.
 #[derive(Debug)]
 pub(super) struct Session {
     pub(super) stage: Stage,
+    pub(super) attempt: u8,
+    pub(super) format: Format,
     commits_at: Option<Instant>,
     ends_at: Instant,
 }
@@ -63,9 +71,10 @@ pub(super) enum Stage {
 }
 
 impl Process {
-    pub(super) fn new(id: WorkerId, generation: Generation, now: Instant) -> Self {
+    pub(super) fn new(id: WorkerId, slot: SlotId, generation: Generation, now: Instant) -> Self {
         Self {
             id,
+            slot,
             generation,
             exit: None,
             frozen_until: None,
@@ -79,6 +88,8 @@ impl Process {
             sessions: BTreeMap::new(),
             draining: None,
             beat_due: now,
+            pages: VecDeque::new(),
+            foreign: false,
         }
     }
 
@@ -92,6 +103,7 @@ impl Process {
         self.exit = Some(exit);
         self.inbox.clear();
         self.sessions.clear();
+        self.pages.clear();
     }
 
     /// One turn of its loop. Returns the leases whose first byte went out.
@@ -99,7 +111,13 @@ impl Process {
         if !self.ready {
             return Vec::new();
         }
+        if self.write_pages(chance) {
+            return Vec::new();
+        }
         self.read(now, chance, hurry);
+        if self.write_pages(chance) {
+            return Vec::new();
+        }
         let written = self.serve(now, chance);
         if now >= self.beat_due && !self.mute {
             self.beat_due = now + BEAT_INTERVAL;
@@ -119,20 +137,29 @@ impl Process {
             if self.deaf {
                 break;
             }
-            let (lease, stage) = match self.inbox.pop_front() {
+            let (lease, attempt, stage) = match self.inbox.pop_front() {
                 None => break,
                 Some(Packet::Drain(deadline)) => {
                     self.draining = Some(self.draining.map_or(deadline, |earlier| earlier.min(deadline)));
                     continue;
                 }
-                Some(Packet::Handoff(lease)) => (lease, Stage::Quiet),
-                Some(Packet::Epitaph(lease)) => (lease, Stage::Epitaph),
+                Some(Packet::Resync { fd_budget }) => {
+                    if !taken.is_empty() {
+                        let leases = std::mem::take(&mut taken);
+                        self.outbox.push_back(Event::Taken { worker: self.id, leases });
+                    }
+                    self.pages = self.list(now, fd_budget, chance);
+                    break;
+                }
+                Some(Packet::Handoff { lease, attempt }) => (lease, attempt, Stage::Quiet),
+                Some(Packet::Epitaph(lease)) => (lease, 0, Stage::Epitaph),
             };
             taken.push(lease);
             let commits_at = (!chance.one_in(8)).then(|| now + chance.millis(0, 300));
             let longest = if chance.one_in(10) && !hurry { 30_000 } else { 1_500 };
             let ends_at = commits_at.unwrap_or(now) + chance.millis(0, longest);
-            self.sessions.insert(lease, Session { stage, commits_at, ends_at });
+            let format = Format::default();
+            self.sessions.insert(lease, Session { stage, attempt, format, commits_at, ends_at });
             if chance.one_in(4) {
                 self.outbox.push_back(Event::Taken { worker: self.id, leases: std::mem::take(&mut taken) });
             }
@@ -155,6 +182,7 @@ impl Process {
             }
             if session.stage == Stage::Quiet && due {
                 let format = chance.pick(&[Format::Content, Format::Text, Format::Raw]).unwrap_or_default();
+                session.format = format;
                 self.outbox.push_back(Event::Committed { worker, lease, format });
                 session.stage = Stage::Announced;
                 if !chance.one_in(4) {
@@ -198,8 +226,8 @@ impl Process {
         let lease = chance.pick(&known).unwrap_or(LeaseId::first(0));
         let stranger = LeaseId::first(0);
         let last = self.inbox.iter().rev().find_map(|packet| match packet {
-            Packet::Handoff(lease) | Packet::Epitaph(lease) => Some(*lease),
-            Packet::Drain(_) => None,
+            Packet::Handoff { lease, .. } | Packet::Epitaph(lease) => Some(*lease),
+            Packet::Drain(_) | Packet::Resync { .. } => None,
         });
         self.outbox.push_back(match chance.below(11) {
             0 => Event::Misbehaved { worker },

@@ -39,7 +39,8 @@ impl Judge {
             Action::Spawn { worker, slot, generation, cause } => {
                 self.said_spawn(now, *worker, *slot, *generation, *cause);
             }
-            Action::Resync { .. } | Action::Adopted { .. } => {}
+            Action::Resync { worker } => self.said_resync(*worker),
+            Action::Adopted { generation } => self.said_adopted(now, *generation),
             Action::Lend { lease, worker, attempt } => self.said_lend(now, *lease, *worker, *attempt),
             Action::LendEpitaph { lease, worker, .. } => self.said_epitaph(now, *lease, *worker),
             Action::ForgetPayload { lease } => {
@@ -61,6 +62,7 @@ impl Judge {
                 );
                 let unproven = self.rolling.is_some_and(|to| self.active != to);
                 assert!(!unproven, "one roll at a time");
+                assert!(!self.adopting && !self.leaving, "not now");
                 self.loading = true;
                 self.reload_wanted = false;
             }
@@ -76,10 +78,15 @@ impl Judge {
 
     fn said_spawn(&mut self, now: Instant, id: WorkerId, slot: SlotId, generation: Generation, cause: Cause) {
         assert!(self.stopping.is_none(), "after Stop nothing is spawned");
+        assert!(!self.adopting, "it is not known yet who is there");
+        assert!(!self.leaving, "a supervisor that leaves starts nobody");
+        if cause == Cause::Roll {
+            self.assert_room_for_drain(slot, generation);
+        }
         let is_first = self.rolling == Some(generation) && generation != self.active;
         let missing = self.workers.values().any(|worker| match worker.stage {
             Stage::Starting { .. } => worker.generation == generation,
-            Stage::Ready | Stage::Draining { .. } | Stage::Dying => false,
+            Stage::Adopted { .. } | Stage::Ready | Stage::Draining { .. } | Stage::Dying => false,
         });
         if is_first {
             assert_eq!(cause, Cause::Roll);
@@ -109,6 +116,8 @@ impl Judge {
             untaken: std::collections::VecDeque::new(),
             load: 0,
             replaced: false,
+            is_foreign: false,
+            is_heard: true,
         };
         assert!(self.workers.insert(id, worker).is_none(), "a worker id is used once");
     }
@@ -119,6 +128,7 @@ impl Judge {
         assert_ne!(lease.stage, LeaseStage::Committed, "bytes of {id} may be out");
         assert!(!lease.bytes_out, "bytes of {id} are out");
         assert!(!lease.epitaph, "{id} had its epitaph");
+        assert!(lease.has_fd, "there is nobody to answer to");
         assert_eq!(lease.lends, attempt, "attempts are counted");
         // A shorter leash may come while the lease waits: it was queued under the old one.
         let most = self.policies.values().map(|policy| policy.redispatch_max).max().unwrap_or(redispatch_max);
@@ -165,7 +175,7 @@ impl Judge {
                 self.no_credit_since.is_some_and(|since| since + self.policy.queue_timeout <= now)
             }
             Refusal::NoWorker => self.expected.tick && lease.deadline <= now,
-            Refusal::ShuttingDown => self.stopping.is_some(),
+            Refusal::ShuttingDown => self.stopping.is_some() || self.expected.abandon,
             Refusal::WorkerCrashed => {
                 let tried = lease.lends > self.policy.redispatch_max;
                 tried || lease.stage == LeaseStage::Committed
@@ -175,7 +185,11 @@ impl Judge {
     }
 
     fn said_close(&mut self, id: LeaseId, ending: LeaseEnding) {
-        let Some(lease) = self.leases.remove(&id) else { panic!("{id} ends once") };
+        let Some(lease) = self.leases.remove(&id) else {
+            // A word to an earlier supervisor.
+            assert_eq!(self.expected.close.take().map(|(id, _)| id), Some(id), "{id} ends once");
+            return;
+        };
         match ending {
             LeaseEnding::Released(outcome) => {
                 assert_eq!(self.expected.close.take(), Some((id, outcome)), "nobody released it");
@@ -185,35 +199,47 @@ impl Judge {
             LeaseEnding::EpitaphLost => {
                 assert_eq!(lease.holder, None, "its worker may still answer");
                 let may_be_out = lease.stage == LeaseStage::Committed || lease.witness == Some(true);
-                assert!(may_be_out || lease.epitaph, "it could have been answered: {lease:?}");
-                let nobody = lease.epitaph || !lease.has_fd || self.stopping.is_some() || self.expected.tick;
+                assert!(
+                    may_be_out || lease.epitaph || !lease.has_fd,
+                    "it could have been answered: {lease:?}"
+                );
+                let in_time = self.stopping.is_none() && !self.expected.tick && !self.expected.abandon;
+                let nobody = lease.epitaph || !lease.has_fd || !in_time;
                 assert!(nobody, "it could have had its epitaph: {lease:?}");
             }
         }
     }
 
     fn said_drain(&mut self, now: Instant, id: WorkerId, remaining: Duration) {
+        let is_inherited = self.expected.drains.remove(&id);
         let worker = &self.workers[&id];
         let deadline = now + remaining;
         let is_leaving = self.expected.leaving == Some(id);
         let has_successor = self.workers.iter().any(|(other, successor)| {
-            let is_newer = (successor.generation, *other) > (worker.generation, id);
+            let is_newer = (successor.generation, *other) > (worker.generation, id)
+                // Nothing was known of a newer one that was adopted.
+                || (successor.generation == self.active && worker.generation != self.active);
             is_newer && successor.slot == worker.slot && successor.stage == Stage::Ready
         });
         let is_surplus = worker.slot.0 >= self.policy.slots;
         let may = match worker.stage {
-            Stage::Ready => self.stopping.is_some() || is_leaving || has_successor || is_surplus,
+            Stage::Ready => {
+                self.stopping.is_some() || is_leaving || has_successor || is_surplus || is_inherited
+            }
+            Stage::Draining { deadline: earlier } if is_inherited => deadline == earlier.max(now),
             Stage::Draining { deadline: earlier } => self.stopping.is_some() && deadline <= earlier.max(now),
+            Stage::Adopted { .. } => self.stopping.is_some(),
             Stage::Starting { .. } | Stage::Dying => false,
         };
         assert!(may, "{id} is sent away without a reason: {worker:?}");
         let longest = self.policies.values().map(|policy| policy.drain_timeout).max();
-        assert!(self.stopping.is_some() || Some(remaining) <= longest, "{remaining:?}");
-        let replaced = !is_leaving && self.stopping.is_none();
+        assert!(self.stopping.is_some() || is_inherited || Some(remaining) <= longest, "{remaining:?}");
+        let replaced = !is_leaving && self.stopping.is_none() && !self.expected.adopted;
         if let Some(worker) = self.workers.get_mut(&id) {
             worker.replaced |= replaced;
             let earlier = match worker.stage {
                 Stage::Draining { deadline: earlier } => deadline.min(earlier),
+                Stage::Adopted { .. } => return,
                 Stage::Starting { .. } | Stage::Ready | Stage::Dying => deadline,
             };
             worker.stage = Stage::Draining { deadline: earlier };
@@ -230,7 +256,10 @@ impl Judge {
             }
             Cause::Protocol | Cause::Crash => self.expected.kill.take() == Some((id, cause)),
             Cause::Roll | Cause::Recycle => is_starting && self.was_ready.contains(&self.active),
-            Cause::Stop => self.stopping.is_some() && (is_starting || self.at_once),
+            Cause::Stop => {
+                let is_over = self.stopping.is_some() && (is_starting || self.at_once);
+                is_over || (self.leaving && is_starting)
+            }
             Cause::Start | Cause::Left | Cause::Operator => false,
         };
         assert!(may, "{id} is killed without a reason ({cause:?}): {worker:?}");
@@ -243,6 +272,7 @@ impl Judge {
         let is_whole = || {
             self.workers.values().all(|worker| match worker.stage {
                 Stage::Starting { .. } | Stage::Ready => worker.generation == generation,
+                Stage::Adopted { .. } => false,
                 Stage::Draining { .. } | Stage::Dying => true,
             })
         };

@@ -13,6 +13,7 @@ use super::faults::{Temper, Vigour};
 use super::judge::Judge;
 use super::process::{Packet, Process};
 use super::rules;
+use super::succession::Succession;
 use crate::fleet::{Action, Event, Exit, Fleet, Intake};
 
 /// Events and actions that a failing world shows.
@@ -40,15 +41,16 @@ pub(super) struct World {
     pub(super) vigour: BTreeMap<Generation, Vigour>,
     /// Leases whose client has a TCP connection.
     pub(super) witnessed: BTreeSet<LeaseId>,
-    due: BinaryHeap<Reverse<(Instant, u64, Happening)>>,
+    pub(super) due: BinaryHeap<Reverse<(Instant, u64, Happening)>>,
     scheduled: u64,
     backlog: u64,
-    next_lease: LeaseId,
+    pub(super) next_lease: LeaseId,
     pub(super) newest: Generation,
     tick_delay: Duration,
     /// The supervisor does nothing until then.
-    away_until: Option<Instant>,
+    pub(super) away_until: Option<Instant>,
     away_after: Instant,
+    pub(super) succession: Succession,
     steps: u64,
     turns: u64,
     said: VecDeque<String>,
@@ -70,6 +72,10 @@ pub(super) enum Happening {
     Accept,
     Load,
     Return,
+    /// The supervisor has left everything in other hands, or still tries to.
+    TryToLeave,
+    /// The next one starts.
+    Succeed,
 }
 
 impl World {
@@ -80,6 +86,7 @@ impl World {
         let policy = temper.policy(&mut chance);
         let fleet = Fleet::new(now, policy.clone(), seed);
         Self {
+            succession: Succession::first(policy.clone()),
             judge: Judge::new(now, policy, temper.is_faultless()),
             fleet,
             seed,
@@ -125,12 +132,22 @@ impl World {
 
     fn stop(&mut self) {
         let patience = self.chance.millis(0, 5_000);
-        self.tell(Event::Stop { deadline: self.now + patience });
         let is_impatient = self.chance.one_in(3);
         let second_signal = self.now + self.chance.millis(0, 4_000);
+        if self.chance.one_in(8) {
+            self.crash_soon();
+        }
         while !self.judge.exited {
             self.assert_stops_in_time();
-            match is_impatient && second_signal <= self.now {
+            // A supervisor that ends meanwhile has a successor, which must be told again.
+            if self.judge.stopping.is_none() && self.away_until.is_none() {
+                if self.judge.is_adopting() {
+                    self.see("Stop while adopting");
+                }
+                self.tell(Event::Stop { deadline: self.now + patience });
+                continue;
+            }
+            match is_impatient && second_signal <= self.now && self.away_until.is_none() {
                 true => self.tell(Event::StopNow),
                 false => self.turn(),
             }
@@ -168,7 +185,12 @@ impl World {
         let is_settled =
             report.outline.rolling_to.is_none() && !self.judge.reload_wanted && !self.judge.loading;
         let wanted = usize::from(self.judge.policy.slots);
-        is_settled && report.outline.ready == wanted && report.outline.slots == wanted && report.leases == 0
+        let is_there = !self.succession.is_gone && !self.judge.is_adopting() && !self.judge.leaving;
+        is_there
+            && is_settled
+            && report.outline.ready == wanted
+            && report.outline.slots == wanted
+            && report.leases == 0
     }
 
     /// The next thing happens.
@@ -205,6 +227,8 @@ impl World {
             Happening::Bury(id) => self.bury(id),
             Happening::Accept => self.accept(),
             Happening::Load => self.load(),
+            Happening::TryToLeave => self.try_to_leave(),
+            Happening::Succeed => self.succeed(),
             Happening::Return => {
                 self.away_until = None;
                 self.hear_everybody();
@@ -233,6 +257,9 @@ impl World {
 
     /// One step.
     pub(super) fn tell(&mut self, event: Event) {
+        if self.succession.is_gone {
+            return;
+        }
         self.steps += 1;
         self.note(&event);
         self.judge.told(self.now, &event);
@@ -242,8 +269,12 @@ impl World {
             self.seen.insert(rules::kind(&action));
             self.judge.said(self.now, &action);
             self.perform(action);
+            if self.dies_now() {
+                return;
+            }
         }
         self.judge.check(self.now, &self.fleet);
+        self.start_due_roll();
     }
 
     fn note(&mut self, word: &dyn std::fmt::Debug) {
@@ -255,10 +286,10 @@ impl World {
 
     fn perform(&mut self, action: Action) {
         match action {
-            Action::Spawn { worker, generation, .. } => {
-                self.spawn(Process::new(worker, generation, self.now));
+            Action::Spawn { worker, slot, generation, .. } => {
+                self.spawn(Process::new(worker, slot, generation, self.now));
             }
-            Action::Lend { lease, worker, .. } => self.send(worker, Packet::Handoff(lease)),
+            Action::Lend { lease, worker, attempt } => self.send(worker, Packet::Handoff { lease, attempt }),
             Action::LendEpitaph { lease, worker, .. } => self.send(worker, Packet::Epitaph(lease)),
             Action::Drain { worker, remaining } => self.send(worker, Packet::Drain(self.now + remaining)),
             Action::Kill { worker, .. } => {
@@ -274,15 +305,13 @@ impl World {
             Action::Refuse { lease, .. } | Action::Close { lease, .. } => {
                 self.witnessed.remove(&lease);
             }
-            Action::Resync { .. }
-            | Action::Adopted { .. }
-            | Action::ForgetPayload { .. }
-            | Action::RollEnded { .. }
-            | Action::Exit => {}
+            Action::Resync { worker } => self.ask(worker),
+            Action::Adopted { generation } => self.adopted(generation),
+            Action::ForgetPayload { .. } | Action::RollEnded { .. } | Action::Exit => {}
         }
     }
 
-    fn send(&mut self, worker: WorkerId, packet: Packet) {
+    pub(super) fn send(&mut self, worker: WorkerId, packet: Packet) {
         if let Some(process) = self.processes.get_mut(&worker).filter(|process| process.exit.is_none()) {
             process.inbox.push_back(packet);
         }
@@ -331,7 +360,7 @@ impl World {
 
     /// A byte goes out to the client.
     pub(super) fn write(&mut self, lease: LeaseId) {
-        self.judge.leases.entry(lease).and_modify(|lease| lease.bytes_out = true);
+        self.judge.wrote(lease);
     }
 
     pub(super) fn die(&mut self, id: WorkerId, exit: Exit) {
@@ -342,8 +371,10 @@ impl World {
     }
 
     pub(super) fn deliver(&mut self, id: WorkerId) {
-        while let Some(event) = self.processes.get_mut(&id).and_then(|process| process.outbox.pop_front()) {
-            self.tell(event);
+        while !self.succession.is_gone
+            && let Some(event) = self.processes.get_mut(&id).and_then(|process| process.outbox.pop_front())
+        {
+            self.hear(event);
         }
     }
 
@@ -358,6 +389,9 @@ impl World {
         let Some(exit) = self.processes.get(&worker).and_then(|process| process.exit) else { return };
         if self.chance.one_in(2) {
             self.tell(Event::Closed { worker });
+        }
+        if self.succession.is_gone {
+            return self.after(Duration::ZERO, Happening::Bury(worker));
         }
         self.processes.remove(&worker);
         let witness = |lease: LeaseId| {
@@ -382,7 +416,7 @@ impl World {
     fn accept(&mut self) {
         for _ in 0..16 {
             // A peer that was accepted in time may say what it wants much later.
-            let was_silent = self.chance.one_in(40);
+            let was_silent = self.chance.one_in(40) && !self.judge.is_adopting();
             match self.fleet.intake(self.now) {
                 Intake::Closed => self.backlog = 0,
                 Intake::Hold if !was_silent => break,
@@ -390,6 +424,9 @@ impl World {
             }
             if self.backlog == 0 {
                 return;
+            }
+            if self.succession.is_gone {
+                break;
             }
             self.backlog -= 1;
             let lease = self.next_lease;
@@ -407,8 +444,10 @@ impl World {
 impl Happening {
     fn needs_the_supervisor(self) -> bool {
         match self {
-            Self::Ready(_) | Self::Turn(_) | Self::Die(..) | Self::Burst | Self::Return => false,
-            Self::Fault | Self::Deliver(_) | Self::Bury(_) | Self::Accept | Self::Load => true,
+            Self::Ready(_) | Self::Turn(_) | Self::Die(..) | Self::Burst => false,
+            Self::Return | Self::Succeed => false,
+            Self::Fault | Self::Deliver(_) | Self::Bury(_) | Self::Accept => true,
+            Self::Load | Self::TryToLeave => true,
         }
     }
 }

@@ -16,8 +16,8 @@ use handoff_shared::limits::{
 use handoff_shared::message::{Format, Outcome};
 
 use super::{
-    Action, Cause, Event, Exit, Fleet, HeldLease, HeldPage, HeldStage, Intake, LeaseEnding, NotReplaced, Policy,
-    Refusal, RollResult,
+    Action, Cause, Event, Exit, Fleet, HeldLease, HeldPage, HeldStage, Intake, LeaseEnding, NotReplaced,
+    Policy, Refusal, RollResult,
 };
 
 const SECOND: Duration = Duration::from_secs(1);
