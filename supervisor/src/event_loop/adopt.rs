@@ -173,7 +173,9 @@ impl EventLoop {
     /// Everybody is known: new workers are of this generation. What is on disk may want another one.
     pub(super) fn adopted(&mut self, generation: Generation) {
         let candidate = self.parts.recipe.clone();
-        self.newest = self.recipes.keys().copied().max().unwrap_or(generation).max(generation);
+        // A number that a worker still has is not given to anything else.
+        let living = self.links.values().map(|link| link.generation);
+        self.newest = self.recipes.keys().copied().chain(living).fold(generation, Generation::max);
         self.active = generation;
         match self.recipes.get(&generation) {
             None => self.register(generation, candidate),
