@@ -44,6 +44,8 @@ pub(super) struct World {
     pub(super) due: BinaryHeap<Reverse<(Instant, u64, Happening)>>,
     scheduled: u64,
     backlog: u64,
+    /// Somebody looks at the backlog again.
+    is_accepting: bool,
     pub(super) next_lease: LeaseId,
     pub(super) newest: Generation,
     tick_delay: Duration,
@@ -100,6 +102,7 @@ impl World {
             due: BinaryHeap::new(),
             scheduled: 0,
             backlog: 0,
+            is_accepting: false,
             next_lease: LeaseId::first(1),
             newest: Generation::FIRST,
             tick_delay: Duration::ZERO,
@@ -408,7 +411,9 @@ impl World {
         }
         let (size, pause) = (self.temper.burst_max, self.temper.burst_pause_ms);
         self.backlog += self.chance.below(size) + 1;
-        self.after(Duration::ZERO, Happening::Accept);
+        if !std::mem::replace(&mut self.is_accepting, true) {
+            self.after(Duration::ZERO, Happening::Accept);
+        }
         let pause = self.chance.millis(1, pause);
         self.after(pause, Happening::Burst);
     }
@@ -423,6 +428,7 @@ impl World {
                 Intake::Hold | Intake::Shed | Intake::Open => {}
             }
             if self.backlog == 0 {
+                self.is_accepting = false;
                 return;
             }
             if self.succession.is_gone {
