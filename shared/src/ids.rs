@@ -54,9 +54,17 @@ impl fmt::Display for LeaseId {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub struct SlotId(pub u16);
 
+impl SlotId {
+    /// No slot: the place of the worker that only gets suspects.
+    pub const QUARANTINE: Self = Self(u16::MAX);
+}
+
 impl fmt::Display for SlotId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.fmt(f)
+        match *self {
+            Self::QUARANTINE => f.pad("quarantine"),
+            Self(number) => number.fmt(f),
+        }
     }
 }
 

@@ -134,11 +134,12 @@ impl Dispatcher {
         self.droppable.remove(&lease);
     }
 
-    /// Whether any byte has gone out since the handoff; none: no witness.
-    pub(crate) fn written(&self, lease: LeaseId) -> Option<bool> {
-        let entry = self.entries.get(&lease)?;
+    /// Whether any byte has gone out since the lease was given to a worker that is dead now; none: no witness.
+    /// The next worker's bytes are counted from here.
+    pub(crate) fn written(&mut self, lease: LeaseId) -> Option<bool> {
+        let entry = self.entries.get_mut(&lease)?;
         let now = fdpass::tcp_written(entry.client.as_ref()?.as_fd())?;
-        Some(now != entry.written_before?)
+        Some(now != entry.written_before.replace(now)?)
     }
 
     /// Ends a lease: its dup, if we still have it, and when it was received.

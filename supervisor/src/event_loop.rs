@@ -363,5 +363,6 @@ fn policy(config: &Config, capacity: &Capacity) -> Policy {
         age_max: config.workers.age_max,
         streams_max: config.workers.streams_max.map(Into::into),
         rss_max_bytes: config.workers.rss_max_bytes.map(Into::into),
+        rss_hard_max_bytes: None,
     }
 }

@@ -40,6 +40,7 @@ impl EventLoop {
                 let dropped = self.dispatcher.forget_payload(lease);
                 self.drop_dup(dropped);
             }
+            Action::Poison { lease } => tracing::error!(%lease, "poison"),
             Action::Refuse { lease, refusal } => {
                 self.parts.metrics.refused(refusal);
                 self.waiting.lease_ended(lease, None);
@@ -154,6 +155,7 @@ impl EventLoop {
         self.parts.metrics.reloaded(word);
         self.waiting.roll_ended(generation, result);
         self.reload_ended(format!("generation {generation}: {word}"));
+        self.forget_recipes();
         match result {
             RollResult::Done => {
                 tracing::info!(%generation, "roll ended: every slot has the new generation");

@@ -129,6 +129,7 @@ impl Fleet {
             }
         }
         self.leases.forgive(now + self.policy.queue_timeout);
+        self.forgive_suspects(now);
         self.no_credit_since = Some(now);
         if self.has_outdated_slots() {
             // What an earlier supervisor had begun: slot by slot to the newest generation.
@@ -184,8 +185,8 @@ impl Fleet {
         slot.0 < SLOTS_MAX
     }
 
-    /// Gets everything out of our hands: nothing is accepted, nothing started, and who has not started yet is
-    /// ended. [`Fleet::is_quiet`] says when that is so.
+    /// Gets everything out of our hands: nothing is accepted, nobody is started but for suspects, and who has not
+    /// started yet is ended. [`Fleet::is_quiet`] says when that is so.
     pub(super) fn leave_everything(&mut self) {
         self.leaving = true;
         let starting = |worker: &Worker| matches!(worker.stage, Stage::Starting { .. });
@@ -209,7 +210,7 @@ impl Fleet {
             Stage::Ready | Stage::Draining { .. } => worker.untaken.is_empty(),
             Stage::Starting { .. } | Stage::Adopted { .. } | Stage::Dying => false,
         };
-        self.leases.queued() == 0 && self.workers.values().all(is_settled)
+        self.leases.queued() == 0 && self.suspects.is_empty() && self.workers.values().all(is_settled)
     }
 
     /// No roll, and none wanted.

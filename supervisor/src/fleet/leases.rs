@@ -8,7 +8,12 @@ use handoff_shared::ids::{LeaseId, WorkerId};
 use handoff_shared::limits::{CREDITS_PER_WORKER, TAKE_TIMEOUT};
 use handoff_shared::message::{Format, Outcome};
 
+use super::suspects::{Death, Suspicion};
+use super::workers::{Stage, Worker};
 use super::{Action, Cause, Fleet, HeldLease, HeldStage, LeaseEnding, Refusal};
+
+/// Workers that one lease is given to, its epitaph included, whatever dies.
+const LENDS_MAX: u8 = 16;
 
 /// All live leases, and the queue of those that no process holds.
 #[derive(Debug, Default)]
@@ -26,10 +31,11 @@ struct Lease {
     attempts: u8,
     /// We still have a dup of the client's fd.
     has_fd: bool,
+    suspicion: Suspicion,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Place {
+pub(super) enum Place {
     /// Nobody holds it. Its deadline runs only here.
     Queued,
     /// Sent to a worker that has not said that it has it.
@@ -52,6 +58,7 @@ impl Leases {
         self.live.len()
     }
 
+    /// Waiting for any worker; suspects are not among them.
     pub(super) fn queued(&self) -> usize {
         self.queue.len()
     }
@@ -77,7 +84,34 @@ impl Leases {
         }
     }
 
-    fn held_by(&self, worker: WorkerId) -> Vec<LeaseId> {
+    pub(super) fn place(&self, id: LeaseId) -> Option<Place> {
+        self.live.get(&id).map(|lease| lease.place)
+    }
+
+    /// Sent or taken, to be served: if its worker dies it is a suspect.
+    pub(super) fn is_uncommitted(&self, id: LeaseId) -> bool {
+        self.live.get(&id).is_some_and(|lease| match lease.place {
+            Place::Sent { .. } | Place::Taken { .. } => lease.work == Work::Serve,
+            Place::Queued | Place::Committed { .. } => false,
+        })
+    }
+
+    pub(super) fn suspicion(&self, id: LeaseId) -> Option<&Suspicion> {
+        self.live.get(&id).map(|lease| &lease.suspicion)
+    }
+
+    pub(super) fn suspicion_mut(&mut self, id: LeaseId) -> Option<&mut Suspicion> {
+        self.live.get_mut(&id).map(|lease| &mut lease.suspicion)
+    }
+
+    /// Nobody holds it; it waits among the suspects.
+    pub(super) fn set_waiting(&mut self, id: LeaseId) {
+        if let Some(lease) = self.live.get_mut(&id) {
+            lease.place = Place::Queued;
+        }
+    }
+
+    pub(super) fn held_by(&self, worker: WorkerId) -> Vec<LeaseId> {
         self.live
             .iter()
             .filter(|(_, lease)| lease.place.holder() == Some(worker))
@@ -93,7 +127,8 @@ impl Leases {
             HeldStage::Epitaph => (Place::Taken { by }, Work::Epitaph(Format::default())),
         };
         let attempts = held.attempt.saturating_add(1);
-        let lease = Lease { place, work, attempts, has_fd: held.has_fd };
+        let suspicion = Suspicion::default();
+        let lease = Lease { place, work, attempts, has_fd: held.has_fd, suspicion };
         match self.live.entry(held.lease) {
             Entry::Vacant(vacant) => {
                 vacant.insert(lease);
@@ -148,7 +183,13 @@ impl Fleet {
             self.actions.push_back(Action::Refuse { lease, refusal });
             return;
         }
-        let fresh = Lease { place: Place::Queued, work: Work::Serve, attempts: 0, has_fd: true };
+        let fresh = Lease {
+            place: Place::Queued,
+            work: Work::Serve,
+            attempts: 0,
+            has_fd: true,
+            suspicion: Suspicion::default(),
+        };
         let known = self.leases.live.insert(lease, fresh);
         assert!(known.is_none(), "a lease id is used once");
         self.leases.enqueue(lease, now + self.policy.queue_timeout);
@@ -187,14 +228,17 @@ impl Fleet {
         let candidates = self.slots.iter().filter_map(|slot| {
             let id = slot.current()?;
             let worker = self.workers.get(&id)?;
-            let has_credit = worker.untaken.len() < CREDITS_PER_WORKER as usize
-                && worker.load < self.policy.leases_per_worker_max;
-            (worker.is_ready() && has_credit).then_some((worker.load, slot.last_used, id))
+            (worker.is_ready() && self.has_credit(worker)).then_some((worker.load, slot.last_used, id))
         });
         candidates.min().map(|(_, _, id)| id)
     }
 
-    fn lend(&mut self, now: Instant, id: LeaseId, to: WorkerId) {
+    /// The worker may be lent one more.
+    pub(super) fn has_credit(&self, worker: &Worker) -> bool {
+        worker.untaken.len() < CREDITS_PER_WORKER as usize && worker.load < self.policy.leases_per_worker_max
+    }
+
+    pub(super) fn lend(&mut self, now: Instant, id: LeaseId, to: WorkerId) {
         let (Some(lease), Some(worker)) = (self.leases.live.get_mut(&id), self.workers.get_mut(&to)) else {
             return;
         };
@@ -243,6 +287,7 @@ impl Fleet {
             Some(lease) if lease.work == Work::Serve => {
                 let old = std::mem::replace(&mut lease.place, Place::Committed { by, format });
                 self.actions.push_back(Action::ForgetPayload { lease: id });
+                self.has_worked(by, id);
                 old == Place::Taken { by }
             }
             Some(_) | None => false,
@@ -270,6 +315,7 @@ impl Fleet {
             if let Some(worker) = self.workers.get_mut(&by) {
                 worker.load -= 1;
             }
+            self.has_worked(by, id);
             self.actions.push_back(Action::Close { lease: id, ending: LeaseEnding::Released(outcome) });
         }
         if place.is_none_or(|place| place == Place::Sent { to: by }) {
@@ -277,19 +323,32 @@ impl Fleet {
         }
     }
 
-    /// What a dead worker held goes back to the queue, or ends. `written` tells, for the leases that have a
-    /// witness, whether any byte went out.
-    pub(super) fn recover(&mut self, now: Instant, dead: WorkerId, written: &BTreeMap<LeaseId, bool>) {
+    /// The worker has committed or released a lease.
+    fn has_worked(&mut self, by: WorkerId, id: LeaseId) {
+        self.suspects.settle(id);
+        if let Some(worker) = self.workers.get_mut(&by) {
+            worker.has_worked = true;
+        }
+    }
+
+    /// What a dead worker held is suspect, becomes an epitaph, or ends. `written` tells, for the leases that
+    /// have a witness, whether any byte went out.
+    pub(super) fn recover(
+        &mut self,
+        now: Instant,
+        dead: WorkerId,
+        death: Death,
+        written: &BTreeMap<LeaseId, bool>,
+    ) {
         let deadline = now + self.policy.queue_timeout;
         for id in self.leases.held_by(dead) {
             match self.verdict(id, written.get(&id).copied()) {
-                Verdict::Again(work) => {
+                Verdict::Suspect => self.suspect(now, id, death),
+                Verdict::Epitaph(format) => {
                     if let Some(lease) = self.leases.live.get_mut(&id) {
-                        lease.work = work;
+                        lease.work = Work::Epitaph(format);
                     }
-                    if work != Work::Serve {
-                        self.actions.push_back(Action::ForgetPayload { lease: id });
-                    }
+                    self.actions.push_back(Action::ForgetPayload { lease: id });
                     self.leases.enqueue(id, deadline);
                 }
                 Verdict::Refuse => self.refuse(id, Refusal::WorkerCrashed),
@@ -297,7 +356,7 @@ impl Fleet {
             }
         }
         if self.stopping.is_some() {
-            self.refuse_queue();
+            self.refuse_queue(now);
         }
     }
 
@@ -308,19 +367,21 @@ impl Fleet {
             Place::Committed { format, .. } => Some(format),
         };
         match (lease.work, committed, written) {
+            // Its worker died too, and the kernel saw no byte of it: nothing has followed the stream yet.
+            (Work::Epitaph(format), _, Some(false)) if lease.has_fd && lease.attempts < LENDS_MAX => {
+                Verdict::Epitaph(format)
+            }
             (Work::Epitaph(_), _, _) => Verdict::Close,
             // Announced, but the kernel never saw a byte. The payload is gone: a whole 502 is the best answer.
             (Work::Serve, Some(_), Some(false)) if lease.has_fd => Verdict::Refuse,
-            (Work::Serve, Some(format), _) if lease.has_fd => Verdict::Again(Work::Epitaph(format)),
+            (Work::Serve, Some(format), _) if lease.has_fd => Verdict::Epitaph(format),
             (Work::Serve, Some(_), _) => Verdict::Close,
             // Bytes that nobody announced: whoever wrote them, a second answer must not follow them.
-            (Work::Serve, None, Some(true)) => Verdict::Again(Work::Epitaph(Format::default())),
+            (Work::Serve, None, Some(true)) => Verdict::Epitaph(Format::default()),
             // Its fd did not come along when it was adopted: the client cannot be reached any more.
             (Work::Serve, None, _) if !lease.has_fd => Verdict::Close,
-            (Work::Serve, None, _) if lease.attempts <= self.policy.redispatch_max => {
-                Verdict::Again(Work::Serve)
-            }
-            (Work::Serve, None, _) => Verdict::Refuse,
+            (Work::Serve, None, _) if lease.attempts >= LENDS_MAX => Verdict::Refuse,
+            (Work::Serve, None, _) => Verdict::Suspect,
         }
     }
 
@@ -337,10 +398,25 @@ impl Fleet {
         }
     }
 
-    pub(super) fn refuse_queue(&mut self) {
+    /// After Stop nothing waits. A draining worker that still has streams may write an epitaph: who has none
+    /// ends at once, and would not read it.
+    pub(super) fn refuse_queue(&mut self, now: Instant) {
+        self.refuse_suspects();
         for (_, id) in std::mem::take(&mut self.leases.queue) {
-            self.give_up(id, Refusal::ShuttingDown);
+            let is_epitaph = self.leases.live.get(&id).is_some_and(|lease| lease.work != Work::Serve);
+            match self.busiest_draining().filter(|_| is_epitaph) {
+                Some(worker) => self.lend(now, id, worker),
+                None => self.give_up(id, Refusal::ShuttingDown),
+            }
         }
+    }
+
+    fn busiest_draining(&self) -> Option<WorkerId> {
+        let draining = self.workers.iter().filter(|(_, worker)| match worker.stage {
+            Stage::Draining { .. } => worker.load > 0 && self.has_credit(worker),
+            Stage::Starting { .. } | Stage::Adopted { .. } | Stage::Ready | Stage::Dying => false,
+        });
+        draining.max_by_key(|(_, worker)| worker.load).map(|(id, _)| *id)
     }
 
     /// Ends a queued lease.
@@ -352,7 +428,7 @@ impl Fleet {
         }
     }
 
-    fn refuse(&mut self, lease: LeaseId, refusal: Refusal) {
+    pub(super) fn refuse(&mut self, lease: LeaseId, refusal: Refusal) {
         self.leases.live.remove(&lease);
         self.actions.push_back(Action::Refuse { lease, refusal });
     }
@@ -364,7 +440,8 @@ impl Fleet {
 }
 
 enum Verdict {
-    Again(Work),
+    Suspect,
+    Epitaph(Format),
     Refuse,
     Close,
 }

@@ -6,16 +6,18 @@
 //!
 //! Here: the events, the actions, and who handles what. `leases` places leases, `workers` follows the
 //! processes, `roll` and `replace` replace them, `backoff` slows down the replacing, `adopt` takes over what is
-//! there.
+//! there; `suspects` finds out which lease kills workers, with the help of the one process in `quarantine`.
 
 mod adopt;
 mod backoff;
 mod leases;
+mod quarantine;
 mod replace;
 mod report;
 mod roll;
 #[cfg(test)]
 mod simulation;
+mod suspects;
 #[cfg(test)]
 mod tests;
 mod workers;
@@ -29,7 +31,9 @@ use handoff_shared::message::{Format, Outcome};
 use adopt::Adoption;
 use backoff::Respawns;
 use leases::Leases;
+use quarantine::Quarantine;
 use roll::Roll;
+use suspects::Suspects;
 use workers::{Slot, Worker};
 
 pub(crate) use adopt::{HeldLease, HeldPage, HeldStage};
@@ -46,11 +50,15 @@ pub(crate) struct Policy {
     /// Leases that one worker may hold.
     pub(crate) leases_per_worker_max: u32,
     pub(crate) queue_timeout: Duration,
+    /// Sacrificial workers that may die under one lease; 0: no second try.
     pub(crate) redispatch_max: u8,
     pub(crate) drain_timeout: Duration,
     pub(crate) age_max: Option<Duration>,
     pub(crate) streams_max: Option<u64>,
+    /// Above it a worker is recycled.
     pub(crate) rss_max_bytes: Option<u64>,
+    /// Above it a worker is killed.
+    pub(crate) rss_hard_max_bytes: Option<u64>,
 }
 
 /// What happened.
@@ -132,6 +140,8 @@ pub(crate) enum Action {
     LendEpitaph { lease: LeaseId, worker: WorkerId, format: Format },
     /// The payload is not needed any more.
     ForgetPayload { lease: LeaseId },
+    /// This lease has killed its workers. `Refuse` follows.
+    Poison { lease: LeaseId },
     /// Write the constant answer, and forget the lease.
     Refuse { lease: LeaseId, refusal: Refusal },
     /// Drop the dup, and forget the lease.
@@ -165,10 +175,14 @@ pub(crate) enum Cause {
     DrainTimeout,
     /// A new generation.
     Roll,
-    /// Age, number of streams, memory.
+    /// Age, number of streams, memory; a sacrificial worker without work.
     Recycle,
     /// An operator wants another worker.
     Operator,
+    /// More memory than a worker may ever have.
+    Memory,
+    /// Suspects wait for a sacrificial worker.
+    Suspects,
     /// It drains by its own decision (SIGTERM from outside).
     Left,
     /// The supervisor ends.
@@ -231,6 +245,8 @@ pub(crate) struct Fleet {
     /// Every process that is not confirmed dead: current, successors and departing.
     workers: BTreeMap<WorkerId, Worker>,
     leases: Leases,
+    suspects: Suspects,
+    quarantine: Quarantine,
     /// What new workers are of.
     generation: Generation,
     roll: Option<Roll>,
@@ -262,6 +278,8 @@ impl Fleet {
             slots,
             workers: BTreeMap::new(),
             leases: Leases::default(),
+            suspects: Suspects::default(),
+            quarantine: Quarantine::new(now, seed),
             generation: Generation::FIRST,
             roll: None,
             reload_pending: false,
@@ -289,7 +307,7 @@ impl Fleet {
             Event::Held { worker, page } => self.held(now, worker, &page),
             Event::Leave => self.leave_everything(),
             Event::Stay => self.stay(now),
-            Event::Abandon => self.refuse_queue(),
+            Event::Abandon => self.refuse_queue(now),
             Event::Received { lease } => self.receive(now, lease),
             Event::FdDropped { lease } => self.drop_fd(lease),
             Event::Ready { worker } => self.worker_ready(now, worker),
@@ -310,6 +328,7 @@ impl Fleet {
             Event::Tick => self.tick(now),
         }
         self.place(now);
+        self.place_suspects(now);
         self.finish_stop();
     }
 
@@ -323,7 +342,12 @@ impl Fleet {
         let workers = self.workers.values().filter_map(Worker::next_deadline);
         let slots = self.slots.iter().filter_map(Slot::next_deadline);
         let queue = self.leases.next_deadline().filter(|_| !self.is_adopting());
-        workers.chain(slots).chain(queue).chain(self.reload_at()).min()
+        let suspects = self.suspects.next_late(self.policy.queue_timeout, self.quarantine.absent_since());
+        let suspects = suspects.filter(|_| !self.is_adopting());
+        let turn = self.sacrificial().and_then(|_| self.suspects.next_turn());
+        let quarantine = suspects.into_iter().chain(turn).chain(self.quarantine.next_deadline());
+        let others = queue.into_iter().chain(self.reload_at());
+        workers.chain(slots).chain(quarantine).chain(others).min()
     }
 
     /// What the listener may do now.
@@ -356,6 +380,8 @@ impl Fleet {
         self.advance_roll(now);
         self.start_pending_reload(now);
         self.recycle(now);
+        self.settle_quarantine(now);
+        self.expire_suspects(now);
     }
 
     /// Nobody is late when it was us who was away.
@@ -364,6 +390,7 @@ impl Fleet {
             worker.forgive(now);
         }
         self.leases.forgive(now + self.policy.queue_timeout);
+        self.forgive_suspects(now);
         self.no_credit_since = self.no_credit_since.map(|_| now);
     }
 
@@ -379,11 +406,12 @@ impl Fleet {
         for slot in &mut self.slots {
             slot.vacate();
         }
+        self.quarantine.vacate();
         let workers: Vec<WorkerId> = self.workers.keys().copied().collect();
         for worker in workers {
             self.depart(now, worker, deadline, Cause::Stop);
         }
-        self.refuse_queue();
+        self.refuse_queue(now);
     }
 
     fn stop_now(&mut self, now: Instant) {

@@ -26,6 +26,8 @@ pub(crate) struct Report {
     pub(crate) reload_pending: bool,
     pub(crate) leases: usize,
     pub(crate) leases_queued: usize,
+    /// Of these, leases that wait for the sacrificial worker.
+    pub(crate) suspects: usize,
     pub(crate) leases_max: u32,
     pub(crate) workers: Vec<WorkerReport>,
 }
@@ -56,6 +58,13 @@ impl Fleet {
             Occupant::Nobody => Some(self.report_empty(slot.id, "empty", None)),
         });
         let in_slots: Vec<WorkerId> = self.slots.iter().filter_map(|slot| slot.current()).collect();
+        let quarantined = match self.quarantine.occupant {
+            Occupant::Backoff { until, .. } => {
+                let remaining = until.saturating_duration_since(now);
+                Some(self.report_empty(SlotId::QUARANTINE, "backoff", Some(remaining)))
+            }
+            Occupant::Nobody | Occupant::Worker(_) => None,
+        };
         let beside =
             self.workers.keys().filter(|id| !in_slots.contains(id)).map(|id| self.report_worker(now, *id));
         Report {
@@ -63,9 +72,10 @@ impl Fleet {
             slots_remaining: self.roll_remaining().map_or(0, |(_, remaining)| remaining),
             reload_pending: self.reload_pending,
             leases: self.leases.len(),
-            leases_queued: self.leases.queued(),
+            leases_queued: self.queued(),
+            suspects: self.suspects.len(),
             leases_max: self.policy.leases_max,
-            workers: current.chain(beside).flatten().collect(),
+            workers: current.chain(beside).chain([quarantined]).flatten().collect(),
         }
     }
 
@@ -81,7 +91,11 @@ impl Fleet {
 
     /// Live leases, and how many of them a worker has.
     pub(crate) fn load(&self) -> (usize, usize) {
-        (self.leases.len(), self.leases.len() - self.leases.queued())
+        (self.leases.len(), self.leases.len() - self.queued())
+    }
+
+    fn queued(&self) -> usize {
+        self.leases.queued() + self.suspects.len()
     }
 
     /// Slots whose worker takes handoffs.
@@ -136,6 +150,9 @@ impl Fleet {
     }
 
     fn restarts(&self, slot: SlotId) -> u64 {
+        if slot == SlotId::QUARANTINE {
+            return self.quarantine.starts;
+        }
         self.slots.get(usize::from(slot.0)).map_or(0, |slot| slot.restarts)
     }
 }

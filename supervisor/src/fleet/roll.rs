@@ -11,7 +11,8 @@ use std::time::Instant;
 use handoff_shared::ids::{Generation, SlotId, WorkerId};
 use handoff_shared::limits::{DRAINING_GENERATIONS_MAX, RELOAD_INTERVAL};
 
-use super::workers::{Occupant, Slot, Worker};
+use super::backoff::Life;
+use super::workers::{Occupant, Slot};
 use super::{Action, Cause, Fleet, Policy, RollResult};
 
 /// A running roll.
@@ -225,12 +226,12 @@ impl Fleet {
     }
 
     /// A successor has died before it was Ready.
-    pub(super) fn successor_died(&mut self, now: Instant, index: usize, dead: &Worker) {
-        let is_first = self.roll.as_ref().is_some_and(|roll| !roll.proven && roll.to == dead.generation);
+    pub(super) fn successor_died(&mut self, now: Instant, index: usize, generation: Generation, life: Life) {
+        let is_first = self.roll.as_ref().is_some_and(|roll| !roll.proven && roll.to == generation);
         let delay = match is_first {
             // Not held against the slot; still, a storm of reloads must not become one of processes.
-            true => Some(self.respawns.delay(1)),
-            false => self.delay_after(now, index, dead.ready_at),
+            true => Some(self.respawns.growing(1)),
+            false => self.delay_after(now, index, life),
         };
         self.slots[index].successor = None;
         self.slots[index].successor_after = delay.map(|delay| now + delay);

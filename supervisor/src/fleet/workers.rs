@@ -8,6 +8,7 @@ use handoff_shared::limits::{
     ADOPT_TIMEOUT, BEAT_TIMEOUT, DRAIN_GRACE, RECYCLE_AGE_MIN, START_TIMEOUT, TAKE_TIMEOUT,
 };
 
+use super::backoff::{EARLY, Life};
 use super::{Action, Cause, Exit, Fleet, Policy};
 
 /// A numbered place for a worker. It survives restarts.
@@ -20,7 +21,7 @@ pub(super) struct Slot {
     /// Grows with each lease that was placed here: least recently used is smallest.
     pub(super) last_used: u64,
     pub(super) restarts: u64,
-    /// Deaths in a row before Ready, or right after it.
+    /// Deaths in a row before Ready, or right after it without having done anything.
     pub(super) early_deaths: u32,
     /// No successor is started before: the last one died early.
     pub(super) successor_after: Option<Instant>,
@@ -51,6 +52,8 @@ pub(super) struct Worker {
     pub(super) load: u32,
     /// Leases that it was ever lent.
     pub(super) lent: u64,
+    /// It has committed or released a lease.
+    pub(super) has_worked: bool,
     /// Sent and not yet taken, oldest first, each with its deadline.
     pub(super) untaken: VecDeque<(LeaseId, Instant)>,
     /// Why it was told to end; none: a death comes from itself.
@@ -127,6 +130,7 @@ impl Worker {
             rss_bytes: 0,
             load: 0,
             lent: 0,
+            has_worked: false,
             untaken: VecDeque::new(),
             ended_by: None,
         }
@@ -186,6 +190,15 @@ impl Worker {
         }
     }
 
+    /// What a death now would say about it.
+    fn life(&self, now: Instant) -> Life {
+        match self.ready_at {
+            None => Life::NeverReady,
+            Some(ready_at) if self.has_worked || now.duration_since(ready_at) >= EARLY => Life::Useful,
+            Some(_) => Life::InVain,
+        }
+    }
+
     /// On its way out: told to end, or killed.
     pub(super) fn is_departing(&self) -> bool {
         match self.stage {
@@ -196,7 +209,7 @@ impl Worker {
 
     /// A young worker is never too old or too large: a limit below what every worker needs must not turn into
     /// a crowd of starting processes.
-    fn is_overage(&self, now: Instant, policy: &Policy) -> bool {
+    pub(super) fn is_overage(&self, now: Instant, policy: &Policy) -> bool {
         if self.spawned_at + RECYCLE_AGE_MIN > now {
             return false;
         }
@@ -221,12 +234,21 @@ impl Fleet {
         generation: Generation,
         cause: Cause,
     ) -> WorkerId {
-        let worker = self.next_worker;
-        self.next_worker = WorkerId(worker.0 + 1);
-        let slot = self.slots[index].id;
         if cause != Cause::Start {
             self.slots[index].restarts += 1;
         }
+        self.spawn_in(now, self.slots[index].id, generation, cause)
+    }
+
+    pub(super) fn spawn_in(
+        &mut self,
+        now: Instant,
+        slot: SlotId,
+        generation: Generation,
+        cause: Cause,
+    ) -> WorkerId {
+        let worker = self.next_worker;
+        self.next_worker = WorkerId(worker.0 + 1);
         let stage = Stage::Starting { deadline: now + START_TIMEOUT };
         self.workers.insert(worker, Worker::new(now, slot, generation, stage));
         self.actions.push_back(Action::Spawn { worker, slot, generation, cause });
@@ -254,8 +276,10 @@ impl Fleet {
         let Some(worker) = self.workers.get_mut(&id) else { return };
         worker.beat_at = now;
         worker.rss_bytes = rss_bytes;
+        let is_too_large = self.policy.rss_hard_max_bytes.is_some_and(|bytes| rss_bytes > bytes);
         match worker.stage {
             Stage::Starting { .. } => self.kill(id, Cause::Protocol),
+            Stage::Ready | Stage::Draining { .. } if is_too_large => self.kill(id, Cause::Memory),
             Stage::Ready if draining => self.leave(now, id),
             Stage::Ready => self.recycle(now),
             Stage::Adopted { .. } | Stage::Draining { .. } | Stage::Dying => {}
@@ -265,9 +289,10 @@ impl Fleet {
     /// The worker drains without having been told: it gives its slot up.
     fn leave(&mut self, now: Instant, id: WorkerId) {
         self.depart(now, id, now + self.policy.drain_timeout, Cause::Left);
+        let Some(life) = self.workers.get(&id).map(|worker| worker.life(now)) else { return };
+        self.sacrificial_left(now, id, life, Cause::Left);
         let Some(index) = self.slots.iter().position(|slot| slot.current() == Some(id)) else { return };
-        let ready_at = self.workers.get(&id).and_then(|worker| worker.ready_at);
-        self.refill(now, index, ready_at, Cause::Left);
+        self.refill(now, index, life, Cause::Left);
         self.advance_roll(now);
     }
 
@@ -326,7 +351,8 @@ impl Fleet {
     /// The process is gone: its leases are looked at only now.
     pub(super) fn bury(&mut self, now: Instant, id: WorkerId, exit: Exit, written: &BTreeMap<LeaseId, bool>) {
         let Some(worker) = self.workers.remove(&id) else { return };
-        self.recover(now, id, written);
+        let death = self.death_of(id, worker.slot);
+        self.recover(now, id, death, written);
         if self.is_adopting() {
             return self.finish_adoption(now);
         }
@@ -337,10 +363,14 @@ impl Fleet {
             Exit::Clean => Cause::Left,
             Exit::Crashed => Cause::Crash,
         });
+        let life = worker.life(now);
+        self.sacrificial_left(now, id, life, cause);
         let index = usize::from(worker.slot.0);
         match self.slots.get(index) {
-            Some(slot) if slot.successor == Some(id) => self.successor_died(now, index, &worker),
-            Some(slot) if slot.current() == Some(id) => self.refill(now, index, worker.ready_at, cause),
+            Some(slot) if slot.successor == Some(id) => {
+                self.successor_died(now, index, worker.generation, life)
+            }
+            Some(slot) if slot.current() == Some(id) => self.refill(now, index, life, cause),
             Some(_) | None => {} // It had departed.
         }
         self.advance_roll(now);

@@ -158,6 +158,8 @@ pub(super) fn cause(cause: Cause) -> &'static str {
         Cause::Roll => "roll",
         Cause::Recycle => "recycle",
         Cause::Operator => "operator",
+        Cause::Memory => "memory",
+        Cause::Suspects => "suspects",
         Cause::Left => "left",
         Cause::Stop => "stop",
     }

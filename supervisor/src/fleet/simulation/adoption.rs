@@ -10,6 +10,7 @@ use handoff_shared::ids::{Generation, LeaseId, SlotId, WorkerId};
 use handoff_shared::limits::ADOPT_TIMEOUT;
 
 use super::judge::{Judge, Lease, LeaseStage, Stage, Worker};
+use super::suspicion::Record;
 use crate::fleet::{Cause, Fleet, HeldLease, HeldPage, HeldStage, Intake, Policy};
 
 /// What an ended supervisor leaves behind.
@@ -31,6 +32,9 @@ impl Judge {
         next.estate = leases
             .filter_map(|(id, lease)| Some((id, Lease { holder: Some(*holders.get(&id)?), ..lease })))
             .collect();
+        // The truth stays; what was held against anybody is forgotten.
+        next.suspicion = self.suspicion.inherited();
+        next.estate.values_mut().for_each(|lease| lease.record = Record::default());
         next.known = known;
         next.adopting = !workers.is_empty() || !next.known.is_empty();
         for (id, (slot, generation)) in workers {
@@ -136,6 +140,7 @@ impl Judge {
         assert_eq!(generation, self.wanted_generation(), "the newest that works and is known");
         self.active = generation;
         self.expected.adopted = true;
+        self.forgive_suspects(now);
         self.no_credit_since = Some(now);
         for lease in self.leases.values_mut().filter(|lease| lease.holder.is_none()) {
             lease.deadline = now + self.policy.queue_timeout;
@@ -143,10 +148,11 @@ impl Judge {
         let mut seats: BTreeMap<SlotId, Generation> = BTreeMap::new();
         for (id, worker) in &self.workers {
             let is_ready = worker.stage == Stage::Ready;
-            if matches!(worker.stage, Stage::Draining { .. }) || (is_ready && worker.is_foreign) {
+            let has_no_seat = worker.is_foreign || worker.slot == SlotId::QUARANTINE;
+            if matches!(worker.stage, Stage::Draining { .. }) || (is_ready && has_no_seat) {
                 self.expected.drains.insert(*id);
             }
-            if is_ready && !worker.is_foreign {
+            if is_ready && !has_no_seat {
                 let seat = seats.entry(worker.slot).or_insert(worker.generation);
                 *seat = worker.generation.max(*seat);
             }

@@ -21,6 +21,9 @@ pub(super) struct Temper {
     /// One in so many workers has a bad start.
     bad_starts: Option<u64>,
     recycles: bool,
+    limits_memory: bool,
+    /// One in so many handoffs kills every worker that serves it.
+    pub(super) poison: Option<u64>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +44,7 @@ enum Fault {
     Replace,
     FdDropped,
     Grow,
+    GrowHuge,
     /// The supervisor dies, or is asked to leave; the next one takes over.
     Crash,
     Handover,
@@ -49,7 +53,7 @@ enum Fault {
 /// Nobody is harmed by these.
 const HARMLESS: [Fault; 6] =
     [Fault::Reload, Fault::Replace, Fault::FdDropped, Fault::Grow, Fault::Crash, Fault::Handover];
-const HARMFUL: [Fault; 12] = [
+const HARMFUL: [Fault; 13] = [
     Fault::Kill,
     Fault::Exit,
     Fault::Freeze,
@@ -62,6 +66,7 @@ const HARMFUL: [Fault; 12] = [
     Fault::RogueByte,
     Fault::Stubborn,
     Fault::Away,
+    Fault::GrowHuge,
 ];
 
 /// How workers of a generation start.
@@ -81,6 +86,7 @@ impl Temper {
     pub(super) fn draw(chance: &mut Chance) -> Self {
         let is_faultless = chance.one_in(4);
         let mut faults: Vec<Fault> = HARMLESS.into_iter().filter(|_| chance.one_in(2)).collect();
+        let only_poison = is_faultless && chance.one_in(2);
         if !is_faultless {
             faults.extend(HARMFUL.into_iter().filter(|_| chance.one_in(3)));
         }
@@ -92,6 +98,11 @@ impl Temper {
             burst_pause_ms: chance.pick(&[20, 200, 2_000]).unwrap_or(200),
             bad_starts: chance.pick(&[None, Some(2), Some(10)]).flatten().filter(|_| !is_faultless),
             recycles: chance.one_in(3),
+            limits_memory: !is_faultless && chance.one_in(3),
+            poison: chance
+                .pick(&[None, Some(3), Some(20), Some(200)])
+                .flatten()
+                .filter(|_| !is_faultless || only_poison),
         }
     }
 
@@ -99,7 +110,17 @@ impl Temper {
     pub(super) fn quiet() -> Self {
         let faults = Vec::new();
         let (slots_max, burst_max, burst_pause_ms) = (2, 0, 0);
-        Self { faults, pause_ms: 0, slots_max, burst_max, burst_pause_ms, bad_starts: None, recycles: false }
+        Self {
+            faults,
+            pause_ms: 0,
+            slots_max,
+            burst_max,
+            burst_pause_ms,
+            bad_starts: None,
+            recycles: false,
+            limits_memory: false,
+            poison: None,
+        }
     }
 
     pub(super) fn is_quiet(&self) -> bool {
@@ -107,6 +128,11 @@ impl Temper {
     }
 
     pub(super) fn is_faultless(&self) -> bool {
+        self.is_harmless() && self.poison.is_none()
+    }
+
+    /// Nothing harms workers but poison.
+    pub(super) fn is_harmless(&self) -> bool {
         self.bad_starts.is_none() && !self.faults.iter().any(|fault| HARMFUL.contains(fault))
     }
 
@@ -128,6 +154,7 @@ impl Temper {
             age_max: age_max.map(Duration::from_millis),
             streams_max,
             rss_max_bytes,
+            rss_hard_max_bytes: Some(1_000).filter(|_| self.limits_memory),
         }
     }
 }
@@ -178,7 +205,7 @@ impl World {
 
     /// How well workers of this generation will live.
     pub(super) fn draw_vigour(&mut self) -> Vigour {
-        let can_die = !self.temper.is_faultless();
+        let can_die = !self.temper.is_harmless();
         let bad = [Vigour::Unborn, Vigour::DiesBeforeReady, Vigour::NeverReady, Vigour::Flaky];
         let mut vigour = if self.chance.one_in(3) { self.chance.pick(&bad) } else { None };
         if can_die && self.chance.one_in(12) {
@@ -221,7 +248,8 @@ impl World {
             | Fault::Close
             | Fault::RogueByte
             | Fault::Stubborn
-            | Fault::Grow => {
+            | Fault::Grow
+            | Fault::GrowHuge => {
                 if let Some(id) = self.chance.pick(&living) {
                     self.harm(fault, id);
                 }
@@ -243,6 +271,7 @@ impl World {
             Fault::Deaf => process.deaf = true,
             Fault::Stubborn => process.stubborn = true,
             Fault::Grow => process.rss_bytes = 100,
+            Fault::GrowHuge => process.rss_bytes = 10_000,
             Fault::Leave if process.ready => process.leave(self.now),
             Fault::Lie => {
                 process.lie(&mut self.chance);

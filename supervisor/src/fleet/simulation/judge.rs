@@ -6,11 +6,11 @@ use std::time::{Duration, Instant};
 
 use handoff_shared::ids::{Generation, LeaseId, SlotId, WorkerId};
 use handoff_shared::limits::{
-    ADOPT_TIMEOUT, BEAT_TIMEOUT, CREDITS_PER_WORKER, DRAIN_GRACE, DRAINING_GENERATIONS_MAX, START_TIMEOUT,
-    TAKE_TIMEOUT,
+    ADOPT_TIMEOUT, BEAT_TIMEOUT, DRAIN_GRACE, DRAINING_GENERATIONS_MAX, START_TIMEOUT, TAKE_TIMEOUT,
 };
 use handoff_shared::message::Outcome;
 
+use super::suspicion::{Record, Suspicion};
 use crate::fleet::{Cause, Event, Fleet, Policy};
 
 /// A worker, as far as the fleet can know it.
@@ -58,6 +58,7 @@ pub(super) struct Lease {
     /// What the witness said when its last worker died.
     pub(super) witness: Option<bool>,
     pub(super) deadline: Instant,
+    pub(super) record: Record,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -112,6 +113,7 @@ pub(super) struct Judge {
     pub(super) faultless: bool,
     pub(super) ready_before: usize,
     pub(super) expected: Expected,
+    pub(super) suspicion: Suspicion,
 }
 
 impl Judge {
@@ -141,6 +143,7 @@ impl Judge {
             faultless,
             ready_before: 0,
             expected: Expected::default(),
+            suspicion: Suspicion::default(),
         }
     }
 
@@ -160,7 +163,7 @@ impl Judge {
                 self.leases.entry(*lease).and_modify(|lease| lease.has_fd = false);
             }
             Event::Ready { worker } => self.told_ready(now, *worker),
-            Event::Taken { worker, leases } => self.told_taken(*worker, leases),
+            Event::Taken { worker, leases } => self.told_taken(now, *worker, leases),
             Event::Committed { worker, lease, .. } => self.told_committed(*worker, *lease),
             Event::Released { worker, lease, outcome } if self.told_released_before(*worker, *lease) => {
                 let is_known = self.leases.contains_key(lease);
@@ -173,7 +176,9 @@ impl Judge {
                     self.expect_kill(*worker, Cause::Protocol);
                 }
             }
-            Event::Beat { worker, draining, .. } => self.told_beat(now, *worker, *draining),
+            Event::Beat { worker, rss_bytes, draining } => {
+                self.told_beat(now, *worker, *rss_bytes, *draining);
+            }
             Event::Misbehaved { worker } => self.expect_kill(*worker, Cause::Protocol),
             Event::Closed { worker } => match self.workers[worker].stage {
                 Stage::Starting { .. } | Stage::Adopted { .. } | Stage::Ready => {
@@ -215,6 +220,7 @@ impl Judge {
             bytes_out: false,
             witness: None,
             deadline: now + self.policy.queue_timeout,
+            record: Record::default(),
         };
         assert!(self.leases.insert(id, lease).is_none(), "the world uses an id once");
     }
@@ -237,7 +243,7 @@ impl Judge {
         }
     }
 
-    fn told_taken(&mut self, by: WorkerId, leases: &[LeaseId]) {
+    fn told_taken(&mut self, now: Instant, by: WorkerId, leases: &[LeaseId]) {
         if self.is_of_the_past(by) {
             return;
         }
@@ -250,6 +256,7 @@ impl Judge {
             }
             if let Some(lease) = self.held_mut(by, *id).filter(|lease| lease.stage == LeaseStage::Sent) {
                 lease.stage = LeaseStage::Taken;
+                self.told_taken_suspect(now, *id);
             }
         }
     }
@@ -265,17 +272,21 @@ impl Judge {
         }
     }
 
-    fn told_beat(&mut self, now: Instant, id: WorkerId, draining: bool) {
+    fn told_beat(&mut self, now: Instant, id: WorkerId, rss_bytes: u64, draining: bool) {
+        let is_too_large = self.policy.rss_hard_max_bytes.is_some_and(|bytes| rss_bytes > bytes);
         let Some(worker) = self.workers.get_mut(&id) else { return };
         worker.beat_at = now;
         match worker.stage {
             Stage::Starting { .. } => self.expect_kill(id, Cause::Protocol),
+            Stage::Ready | Stage::Draining { .. } if is_too_large => self.expect_kill(id, Cause::Memory),
             Stage::Ready if draining => self.expected.leaving = Some(id),
             Stage::Adopted { .. } | Stage::Ready | Stage::Draining { .. } | Stage::Dying => {}
         }
     }
 
     fn told_dead(&mut self, now: Instant, id: WorkerId, written: &BTreeMap<LeaseId, bool>) {
+        let slot = self.workers[&id].slot;
+        self.told_suspects(now, id, slot);
         assert!(self.workers.remove(&id).is_some(), "the world kills a worker once");
         for (lease_id, lease) in self.leases.iter_mut().filter(|(_, lease)| lease.holder == Some(id)) {
             lease.holder = None;
@@ -301,6 +312,7 @@ impl Judge {
         for lease in self.leases.values_mut().filter(|lease| lease.holder.is_none()) {
             lease.deadline = now + self.policy.queue_timeout;
         }
+        self.forgive_suspects(now);
         self.no_credit_since = self.no_credit_since.map(|_| now);
         self.stopping = self.stopping.map(|deadline| deadline.max(now));
     }
@@ -320,8 +332,8 @@ impl Judge {
     pub(super) fn candidates(&self) -> impl Iterator<Item = (u32, u64, WorkerId)> {
         let may = |worker: &Worker| {
             worker.stage == Stage::Ready
-                && worker.untaken.len() < CREDITS_PER_WORKER as usize
-                && worker.load < self.policy.leases_per_worker_max
+                && worker.slot != SlotId::QUARANTINE
+                && self.has_credit(worker)
                 && !self.adopting
         };
         self.workers
@@ -353,6 +365,7 @@ impl Judge {
         assert!(self.expected.superseded.is_none(), "a roll's end is said: {:?}", self.expected);
         self.check_adoption();
         self.check_leases(now, fleet);
+        self.check_suspects(now);
         self.check_workers(now, fleet);
         self.check_deadline(now, fleet);
         self.check_succession(now, fleet);
@@ -362,7 +375,7 @@ impl Judge {
         let held: BTreeMap<_, _> = fleet.leases.holders().collect();
         let expected: BTreeMap<_, _> = self.leases.iter().map(|(id, lease)| (*id, lease.holder)).collect();
         assert_eq!(held, expected, "every lease is held by exactly one worker, or queued");
-        let queued = self.leases.values().filter(|lease| lease.holder.is_none());
+        let queued = self.leases.values().filter(|lease| lease.holder.is_none() && !lease.is_suspect());
         let can_be_lent = self.candidates().next().is_some();
         let (queued, late) =
             queued.fold((0, 0), |(n, late), lease| (n + 1, late + u32::from(lease.deadline <= now)));
@@ -385,7 +398,8 @@ impl Judge {
         let expected: BTreeMap<_, _> = self.workers.iter().map(|(id, worker)| (*id, worker.load)).collect();
         assert_eq!(told, expected, "load is the leases held");
         self.last_used.retain(|slot, _| usize::from(slot.0) < report.outline.slots);
-        let ready = self.workers.values().filter(|worker| worker.stage == Stage::Ready);
+        let in_slots = self.workers.values().filter(|worker| worker.slot != SlotId::QUARANTINE);
+        let ready = in_slots.filter(|worker| worker.stage == Stage::Ready);
         // Nobody has a slot before everybody is known.
         let ready = if self.adopting { 0 } else { ready.count() };
         assert_eq!(report.outline.ready, ready, "Ready workers are those in slots");

@@ -4,8 +4,9 @@
 //! `HANDOFF_SEED=n` replays one world; `HANDOFF_STEPS=n` says how many steps all worlds together take.
 //!
 //! Here: the test. `world` makes things happen, `faults` what goes wrong, `process` is a simulated worker, `judge` knows what the fleet
-//! was told and said and checks each step, `rules` are its rules for single actions, `chance` is the dice. Supervisors
-//! end and others come in `succession`; `holdings` is what workers tell them, `adoption` the judge's rules for it.
+//! was told and said and checks each step, `rules` are its rules for single actions, `suspicion` those about suspects,
+//! `chance` is the dice. Supervisors end and others come in `succession`; `holdings` is what workers tell them,
+//! `adoption` the judge's rules for it.
 
 mod adoption;
 mod chance;
@@ -15,6 +16,7 @@ mod judge;
 mod process;
 mod rules;
 mod succession;
+mod suspicion;
 mod world;
 
 use std::collections::BTreeSet;
@@ -29,7 +31,7 @@ const STEPS_PER_SEED: u64 = 2_000;
 const STEPS: u64 = 200_000;
 
 /// What a run without these has not tested.
-const MUST_BE_SEEN: [&str; 51] = [
+const MUST_BE_SEEN: [&str; 55] = [
     "Spawn Start",
     "Spawn Crash",
     "Spawn Hang",
@@ -39,6 +41,8 @@ const MUST_BE_SEEN: [&str; 51] = [
     "Spawn Recycle",
     "Spawn Operator",
     "Spawn Left",
+    "Spawn Memory",
+    "Spawn Suspects",
     "Kill Hang",
     "Kill Protocol",
     "Kill Crash",
@@ -46,9 +50,12 @@ const MUST_BE_SEEN: [&str; 51] = [
     "Kill DrainTimeout",
     "Kill Roll",
     "Kill Stop",
+    "Kill Memory",
     "Lend 0",
     "Lend 1",
     "Lend 2",
+    "Lend 3",
+    "Poison",
     "LendEpitaph",
     "ForgetPayload",
     "Refuse Full",
@@ -80,7 +87,6 @@ const MUST_BE_SEEN: [&str; 51] = [
     "Stop while adopting",
     "Foreign worker",
     "Two in a slot",
-    "Three generations drain",
 ];
 
 #[test]

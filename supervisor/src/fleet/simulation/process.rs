@@ -40,15 +40,24 @@ pub(super) struct Process {
     pub(super) pages: VecDeque<Event>,
     /// It speaks another version than the supervisor.
     pub(super) foreign: bool,
+    /// It died of this lease.
+    pub(super) culprit: Option<LeaseId>,
 }
 
 /// From the supervisor.
 #[derive(Debug)]
 pub(super) enum Packet {
-    Handoff { lease: LeaseId, attempt: u8 },
+    /// With the time after which it kills its worker, if it is poison.
+    Handoff {
+        lease: LeaseId,
+        attempt: u8,
+        kills_after: Option<Duration>,
+    },
     Epitaph(LeaseId),
     Drain(Instant),
-    Resync { fd_budget: u64 },
+    Resync {
+        fd_budget: u64,
+    },
 }
 
 /// A client in a worker.
@@ -59,6 +68,7 @@ pub(super) struct Session {
     pub(super) format: Format,
     commits_at: Option<Instant>,
     ends_at: Instant,
+    kills_at: Option<Instant>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -90,6 +100,7 @@ impl Process {
             beat_due: now,
             pages: VecDeque::new(),
             foreign: false,
+            culprit: None,
         }
     }
 
@@ -118,6 +129,12 @@ impl Process {
         if self.write_pages(chance) {
             return Vec::new();
         }
+        let deadly = |session: &Session| session.kills_at.is_some_and(|kills_at| kills_at <= now);
+        self.culprit = self.sessions.iter().find(|(_, session)| deadly(session)).map(|(lease, _)| *lease);
+        if self.culprit.is_some() {
+            self.die(Exit::Crashed);
+            return Vec::new();
+        }
         let written = self.serve(now, chance);
         if now >= self.beat_due && !self.mute {
             self.beat_due = now + BEAT_INTERVAL;
@@ -137,7 +154,7 @@ impl Process {
             if self.deaf {
                 break;
             }
-            let (lease, attempt, stage) = match self.inbox.pop_front() {
+            let (lease, attempt, stage, kills_after) = match self.inbox.pop_front() {
                 None => break,
                 Some(Packet::Drain(deadline)) => {
                     self.draining = Some(self.draining.map_or(deadline, |earlier| earlier.min(deadline)));
@@ -151,15 +168,19 @@ impl Process {
                     self.pages = self.list(now, fd_budget, chance);
                     break;
                 }
-                Some(Packet::Handoff { lease, attempt }) => (lease, attempt, Stage::Quiet),
-                Some(Packet::Epitaph(lease)) => (lease, 0, Stage::Epitaph),
+                Some(Packet::Handoff { lease, attempt, kills_after }) => {
+                    (lease, attempt, Stage::Quiet, kills_after)
+                }
+                Some(Packet::Epitaph(lease)) => (lease, 0, Stage::Epitaph, None),
             };
             taken.push(lease);
-            let commits_at = (!chance.one_in(8)).then(|| now + chance.millis(0, 300));
+            let kills_at = kills_after.map(|after| now + after);
+            let commits = !chance.one_in(8) && kills_at.is_none();
+            let commits_at = commits.then(|| now + chance.millis(0, 300));
             let longest = if chance.one_in(10) && !hurry { 30_000 } else { 1_500 };
-            let ends_at = commits_at.unwrap_or(now) + chance.millis(0, longest);
+            let ends_at = kills_at.or(commits_at).unwrap_or(now) + chance.millis(0, longest);
             let format = Format::default();
-            self.sessions.insert(lease, Session { stage, attempt, format, commits_at, ends_at });
+            self.sessions.insert(lease, Session { stage, attempt, format, commits_at, ends_at, kills_at });
             if chance.one_in(4) {
                 self.outbox.push_back(Event::Taken { worker: self.id, leases: std::mem::take(&mut taken) });
             }

@@ -3,14 +3,18 @@
 use std::time::{Duration, Instant};
 
 use handoff_shared::ids::{Generation, LeaseId, SlotId, WorkerId};
-use handoff_shared::limits::{CREDITS_PER_WORKER, START_TIMEOUT, TAKE_TIMEOUT};
+use handoff_shared::limits::{START_TIMEOUT, TAKE_TIMEOUT};
 
 use super::judge::{Judge, LeaseStage, Stage, Worker};
 use crate::fleet::{Action, Cause, LeaseEnding, Refusal, RollResult};
 
-/// Workers started in one slot within a second, whatever dies. Back-off alone allows five; the others are a
-/// roll's or recycling's successors, which need a Ready worker each.
-const SPAWNS_PER_SECOND_MAX: usize = 12;
+/// Workers started in one slot within a second, whatever dies, beside the immediate respawns: every 80 ms one,
+/// and a roll's or recycling's successors, which need a Ready worker each.
+const SPAWNS_PER_SECOND_MAX: u16 = 20;
+/// Immediate respawns of all slots together.
+const fn respawns_max(slots: u16) -> u16 {
+    3 * slots + 2
+}
 
 /// What kind of action it is, for the list of those that must be seen.
 pub(super) fn kind(action: &Action) -> String {
@@ -21,6 +25,7 @@ pub(super) fn kind(action: &Action) -> String {
         Action::Adopted { .. } => "Adopted".to_owned(),
         Action::Lend { attempt, .. } => format!("Lend {attempt}"),
         Action::Refuse { refusal, .. } => format!("Refuse {refusal:?}"),
+        Action::Poison { .. } => "Poison".to_owned(),
         Action::Close { ending: LeaseEnding::Released(_), .. } => "Close".to_owned(),
         Action::Close { ending: LeaseEnding::EpitaphLost, .. } => "EpitaphLost".to_owned(),
         Action::RollEnded { result, .. } => format!("Roll {result:?}"),
@@ -51,6 +56,7 @@ impl Judge {
                     "the payload may be needed again: {lease:?}"
                 );
             }
+            Action::Poison { lease } => self.said_poison(*lease),
             Action::Refuse { lease, refusal } => self.said_refuse(now, *lease, *refusal),
             Action::Close { lease, ending } => self.said_close(*lease, *ending),
             Action::Drain { worker, remaining } => self.said_drain(now, *worker, *remaining),
@@ -79,13 +85,13 @@ impl Judge {
     fn said_spawn(&mut self, now: Instant, id: WorkerId, slot: SlotId, generation: Generation, cause: Cause) {
         assert!(self.stopping.is_none(), "after Stop nothing is spawned");
         assert!(!self.adopting, "it is not known yet who is there");
-        assert!(!self.leaving, "a supervisor that leaves starts nobody");
+        assert!(!self.leaving || cause == Cause::Suspects, "a supervisor that leaves starts nobody");
         if cause == Cause::Roll {
             self.assert_room_for_drain(slot, generation);
         }
         let is_first = self.rolling == Some(generation) && generation != self.active;
         let missing = self.workers.values().any(|worker| match worker.stage {
-            Stage::Starting { .. } => worker.generation == generation,
+            Stage::Starting { .. } => worker.generation == generation && worker.slot != SlotId::QUARANTINE,
             Stage::Adopted { .. } | Stage::Ready | Stage::Draining { .. } | Stage::Dying => false,
         });
         if is_first {
@@ -103,11 +109,17 @@ impl Judge {
             assert_eq!(self.expected.replaced.take(), Some(slot), "nobody asked for it");
             assert!(self.rolling.is_none(), "a roll is running");
         }
-        assert!(slot.0 < self.policy.slots, "{slot} is surplus");
+        assert_eq!(slot == SlotId::QUARANTINE, cause == Cause::Suspects, "suspects need no slot");
+        match cause {
+            Cause::Suspects => self.assert_wanted(),
+            _ => assert!(slot.0 < self.policy.slots, "{slot} is surplus"),
+        }
+        let slots = self.policies.values().map(|policy| policy.slots).max().unwrap_or(1);
+        let most = usize::from(SPAWNS_PER_SECOND_MAX + respawns_max(slots));
         let spawns = self.spawns.entry(slot).or_default();
         spawns.push_back(now);
         spawns.retain(|at| now.duration_since(*at) < Duration::from_secs(1));
-        assert!(spawns.len() <= SPAWNS_PER_SECOND_MAX, "slot {slot}: {} spawns in a second", spawns.len());
+        assert!(spawns.len() <= most, "slot {slot}: {} spawns in a second", spawns.len());
         let worker = Worker {
             slot,
             generation,
@@ -123,18 +135,20 @@ impl Judge {
     }
 
     fn said_lend(&mut self, now: Instant, id: LeaseId, to: WorkerId, attempt: u8) {
-        let redispatch_max = self.policy.redispatch_max;
         let Some(lease) = self.leases.get_mut(&id) else { panic!("{id} has ended") };
         assert_ne!(lease.stage, LeaseStage::Committed, "bytes of {id} may be out");
         assert!(!lease.bytes_out, "bytes of {id} are out");
         assert!(!lease.epitaph, "{id} had its epitaph");
         assert!(lease.has_fd, "there is nobody to answer to");
         assert_eq!(lease.lends, attempt, "attempts are counted");
-        // A shorter leash may come while the lease waits: it was queued under the old one.
-        let most = self.policies.values().map(|policy| policy.redispatch_max).max().unwrap_or(redispatch_max);
-        assert!(attempt <= most, "{id} was tried often enough");
         lease.lends += 1;
-        self.lend(now, id, to);
+        match attempt {
+            0 => self.lend_to_best(now, id, to),
+            _ => {
+                self.said_lend_suspect(now, id, to);
+                self.lend(now, id, to);
+            }
+        }
     }
 
     fn said_epitaph(&mut self, now: Instant, id: LeaseId, to: WorkerId) {
@@ -143,16 +157,29 @@ impl Judge {
         assert!(may_be_out && lease.witness != Some(false), "no byte can be out: {lease:?}");
         assert!(lease.has_fd, "there is nothing to write to");
         assert!(!std::mem::replace(&mut lease.epitaph, true), "never a second epitaph");
+        match self.stopping.is_some() {
+            true => {
+                let worker = &self.workers[&to];
+                assert!(self.may_write_epitaph(worker), "it would not read it: {worker:?}");
+                self.lend(now, id, to);
+            }
+            false => self.lend_to_best(now, id, to),
+        }
+    }
+
+    /// While stopping: a worker that has streams is still there for a while.
+    fn may_write_epitaph(&self, worker: &Worker) -> bool {
+        matches!(worker.stage, Stage::Draining { .. }) && worker.load > 0 && self.has_credit(worker)
+    }
+
+    fn lend_to_best(&mut self, now: Instant, id: LeaseId, to: WorkerId) {
+        let best = self.candidates().min().map(|(_, _, worker)| worker);
+        assert_eq!(best, Some(to), "the least loaded, then the least recently used");
         self.lend(now, id, to);
     }
 
     fn lend(&mut self, now: Instant, id: LeaseId, to: WorkerId) {
-        let best = self.candidates().min().map(|(_, _, worker)| worker);
         let Some(worker) = self.workers.get_mut(&to) else { panic!("{to} is dead") };
-        assert_eq!(worker.stage, Stage::Ready, "only Ready workers get leases");
-        assert!(worker.untaken.len() < CREDITS_PER_WORKER as usize, "no credit left");
-        assert!(worker.load < self.policy.leases_per_worker_max, "its limit is reached");
-        assert_eq!(best, Some(to), "the least loaded, then the least recently used");
         worker.load += 1;
         worker.untaken.push_back((id, now + TAKE_TIMEOUT));
         self.uses += 1;
@@ -174,12 +201,10 @@ impl Judge {
             Refusal::NoWorker if is_new => {
                 self.no_credit_since.is_some_and(|since| since + self.policy.queue_timeout <= now)
             }
+            Refusal::NoWorker if lease.is_suspect() => self.expected.tick && self.is_late(now, &lease),
             Refusal::NoWorker => self.expected.tick && lease.deadline <= now,
             Refusal::ShuttingDown => self.stopping.is_some() || self.expected.abandon,
-            Refusal::WorkerCrashed => {
-                let tried = lease.lends > self.policy.redispatch_max;
-                tried || lease.stage == LeaseStage::Committed
-            }
+            Refusal::WorkerCrashed => lease.stage == LeaseStage::Committed || self.may_be_refused(id, &lease),
         };
         assert!(may, "{id}: {refusal:?} without a reason: {lease:?}");
     }
@@ -203,8 +228,9 @@ impl Judge {
                     may_be_out || lease.epitaph || !lease.has_fd,
                     "it could have been answered: {lease:?}"
                 );
-                let in_time = self.stopping.is_none() && !self.expected.tick && !self.expected.abandon;
-                let nobody = lease.epitaph || !lease.has_fd || !in_time;
+                let could = self.workers.values().any(|worker| self.may_write_epitaph(worker));
+                let too_late = (self.stopping.is_some() || self.expected.abandon) && !could;
+                let nobody = lease.epitaph || !lease.has_fd || too_late || self.expected.tick;
                 assert!(nobody, "it could have had its epitaph: {lease:?}");
             }
         }
@@ -223,6 +249,12 @@ impl Judge {
         });
         let is_surplus = worker.slot.0 >= self.policy.slots;
         let may = match worker.stage {
+            Stage::Ready if worker.slot == SlotId::QUARANTINE => {
+                self.stopping.is_some()
+                    || is_leaving
+                    || is_inherited
+                    || self.may_leave_quarantine(now, worker)
+            }
             Stage::Ready => {
                 self.stopping.is_some() || is_leaving || has_successor || is_surplus || is_inherited
             }
@@ -254,13 +286,13 @@ impl Judge {
             Cause::Hang | Cause::StartTimeout | Cause::DrainTimeout => {
                 self.expected.tick && self.overdue(now, worker) == Some(cause)
             }
-            Cause::Protocol | Cause::Crash => self.expected.kill.take() == Some((id, cause)),
+            Cause::Protocol | Cause::Crash | Cause::Memory => self.expected.kill.take() == Some((id, cause)),
             Cause::Roll | Cause::Recycle => is_starting && self.was_ready.contains(&self.active),
             Cause::Stop => {
                 let is_over = self.stopping.is_some() && (is_starting || self.at_once);
                 is_over || (self.leaving && is_starting)
             }
-            Cause::Start | Cause::Left | Cause::Operator => false,
+            Cause::Start | Cause::Left | Cause::Operator | Cause::Suspects => false,
         };
         assert!(may, "{id} is killed without a reason ({cause:?}): {worker:?}");
         if let Some(worker) = self.workers.get_mut(&id) {
@@ -270,7 +302,8 @@ impl Judge {
 
     fn said_roll_ended(&mut self, generation: Generation, result: RollResult) {
         let is_whole = || {
-            self.workers.values().all(|worker| match worker.stage {
+            let mut in_slots = self.workers.values().filter(|worker| worker.slot != SlotId::QUARANTINE);
+            in_slots.all(|worker| match worker.stage {
                 Stage::Starting { .. } | Stage::Ready => worker.generation == generation,
                 Stage::Adopted { .. } => false,
                 Stage::Draining { .. } | Stage::Dying => true,

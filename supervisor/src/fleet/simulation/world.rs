@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap, VecDeque};
 use std::time::{Duration, Instant};
 
-use handoff_shared::ids::{Generation, LeaseId, WorkerId};
+use handoff_shared::ids::{Generation, LeaseId, SlotId, WorkerId};
 use handoff_shared::limits::DRAIN_GRACE;
 
 use super::chance::Chance;
@@ -41,6 +41,8 @@ pub(super) struct World {
     pub(super) vigour: BTreeMap<Generation, Vigour>,
     /// Leases whose client has a TCP connection.
     pub(super) witnessed: BTreeSet<LeaseId>,
+    /// Leases that kill their workers, each after its time.
+    pub(super) poison: BTreeMap<LeaseId, Duration>,
     pub(super) due: BinaryHeap<Reverse<(Instant, u64, Happening)>>,
     scheduled: u64,
     backlog: u64,
@@ -87,9 +89,11 @@ impl World {
         let temper = Temper::draw(&mut chance);
         let policy = temper.policy(&mut chance);
         let fleet = Fleet::new(now, policy.clone(), seed);
+        let mut judge = Judge::new(now, policy.clone(), temper.is_faultless());
+        judge.suspicion.only_poison = temper.is_harmless();
         Self {
-            succession: Succession::first(policy.clone()),
-            judge: Judge::new(now, policy, temper.is_faultless()),
+            succession: Succession::first(policy),
+            judge,
             fleet,
             seed,
             chance,
@@ -99,6 +103,7 @@ impl World {
             processes: BTreeMap::new(),
             vigour: BTreeMap::from([(Generation::FIRST, Vigour::Good)]),
             witnessed: BTreeSet::new(),
+            poison: BTreeMap::new(),
             due: BinaryHeap::new(),
             scheduled: 0,
             backlog: 0,
@@ -189,6 +194,7 @@ impl World {
             report.outline.rolling_to.is_none() && !self.judge.reload_wanted && !self.judge.loading;
         let wanted = usize::from(self.judge.policy.slots);
         let is_there = !self.succession.is_gone && !self.judge.is_adopting() && !self.judge.leaving;
+        let is_settled = is_settled && report.workers.iter().all(|worker| worker.slot != SlotId::QUARANTINE);
         is_there
             && is_settled
             && report.outline.ready == wanted
@@ -292,7 +298,10 @@ impl World {
             Action::Spawn { worker, slot, generation, .. } => {
                 self.spawn(Process::new(worker, slot, generation, self.now));
             }
-            Action::Lend { lease, worker, attempt } => self.send(worker, Packet::Handoff { lease, attempt }),
+            Action::Lend { lease, worker, attempt } => {
+                let kills_after = self.poison.get(&lease).copied();
+                self.send(worker, Packet::Handoff { lease, attempt, kills_after });
+            }
             Action::LendEpitaph { lease, worker, .. } => self.send(worker, Packet::Epitaph(lease)),
             Action::Drain { worker, remaining } => self.send(worker, Packet::Drain(self.now + remaining)),
             Action::Kill { worker, .. } => {
@@ -307,10 +316,14 @@ impl World {
             }
             Action::Refuse { lease, .. } | Action::Close { lease, .. } => {
                 self.witnessed.remove(&lease);
+                self.poison.remove(&lease);
             }
             Action::Resync { worker } => self.ask(worker),
             Action::Adopted { generation } => self.adopted(generation),
-            Action::ForgetPayload { .. } | Action::RollEnded { .. } | Action::Exit => {}
+            Action::Poison { .. }
+            | Action::ForgetPayload { .. }
+            | Action::RollEnded { .. }
+            | Action::Exit => {}
         }
     }
 
@@ -396,7 +409,8 @@ impl World {
         if self.succession.is_gone {
             return self.after(Duration::ZERO, Happening::Bury(worker));
         }
-        self.processes.remove(&worker);
+        let process = self.processes.remove(&worker);
+        self.judge.suspicion.culprit = process.and_then(|process| process.culprit);
         let witness = |lease: LeaseId| {
             let known = self.judge.leases.get(&lease).filter(|lease| lease.has_fd)?;
             self.witnessed.contains(&lease).then_some((lease, known.bytes_out))
@@ -439,6 +453,11 @@ impl World {
             self.next_lease = lease.next();
             if self.chance.one_in(2) {
                 self.witnessed.insert(lease);
+            }
+            if self.temper.poison.is_some_and(|bound| self.chance.one_in(bound)) {
+                let is_slow = self.chance.one_in(3);
+                self.poison.insert(lease, self.chance.millis(0, if is_slow { 500 } else { 3 }));
+                self.judge.suspicion.poison.insert(lease);
             }
             self.tell(Event::Received { lease });
         }

@@ -37,17 +37,6 @@ fn a_worker_has_no_more_untaken_handoffs_than_credits() {
 }
 
 #[test]
-fn an_uncommitted_lease_goes_to_another_worker_once_and_then_gets_502() {
-    let mut stage = Stage::ready(policy(3));
-    let (lease, first) = stage.lend();
-    stage.take(lease, first);
-    let said = stage.die(first);
-    let [Action::Lend { lease: again, worker: second, attempt: 1 }] = said[..] else { panic!("{said:?}") };
-    assert_eq!(again, lease);
-    assert_eq!(stage.die(second), [Action::Refuse { lease, refusal: Refusal::WorkerCrashed }]);
-}
-
-#[test]
 fn nothing_leaves_a_killed_worker_before_its_death_is_confirmed() {
     let mut stage = Stage::ready(policy(2));
     let (lease, first) = stage.lend();

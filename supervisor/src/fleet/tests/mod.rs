@@ -4,14 +4,15 @@ mod adopt;
 mod leases;
 mod processes;
 mod rolls;
+mod suspects;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::{Duration, Instant};
 
 use handoff_shared::ids::{Generation, LeaseId, SlotId, WorkerId};
 use handoff_shared::limits::{
-    ADOPT_TIMEOUT, BEAT_TIMEOUT, CREDITS_PER_WORKER, DRAIN_GRACE, RECYCLE_AGE_MIN, RELOAD_INTERVAL,
-    SLOTS_MAX, START_TIMEOUT, TAKE_TIMEOUT,
+    ADOPT_TIMEOUT, BEAT_TIMEOUT, CREDITS_PER_WORKER, DRAIN_GRACE, PROBATION, QUARANTINE_IDLE,
+    RECYCLE_AGE_MIN, RELOAD_INTERVAL, SLOTS_MAX, START_TIMEOUT, SUSPECT_WAIT_MAX, TAKE_TIMEOUT,
 };
 use handoff_shared::message::{Format, Outcome};
 
@@ -145,6 +146,7 @@ fn policy(slots: u16) -> Policy {
         age_max: None,
         streams_max: None,
         rss_max_bytes: None,
+        rss_hard_max_bytes: None,
     }
 }
 

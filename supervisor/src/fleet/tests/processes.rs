@@ -45,6 +45,89 @@ fn a_crash_is_replaced_at_once_and_a_crash_loop_backs_off() {
     assert_eq!(stage.said(), [spawn(2, 0, 1, Cause::Crash)]);
 }
 
+/// How long nobody is started after each of so many deaths in a row.
+fn delays(deaths: u32, live: impl Fn(&mut Stage, WorkerId)) -> Vec<Duration> {
+    let mut stage = Stage::new(policy(1));
+    stage.said();
+    let mut delays = Vec::new();
+    let mut id = worker(0);
+    for _ in 0..deaths {
+        live(&mut stage, id);
+        stage.tell(Event::Dead { worker: id, exit: Exit::Crashed, written: BTreeMap::new() });
+        let died_at = stage.now;
+        id = loop {
+            if let [next] = stage.spawned()[..] {
+                break next;
+            }
+            stage.wait(Duration::from_millis(10));
+        };
+        delays.push(stage.now - died_at);
+    }
+    delays
+}
+
+#[test]
+fn who_dies_before_ready_is_replaced_ever_more_slowly() {
+    let delays = delays(10, |_, _| ());
+    assert!(delays[9] > 20 * SECOND && delays.is_sorted_by(|one, next| *one < *next * 3 / 2), "{delays:?}");
+}
+
+#[test]
+fn who_dies_right_after_ready_with_nothing_done_is_replaced_within_about_a_second() {
+    let delays = delays(10, |stage, id| stage.tell(Event::Ready { worker: id }));
+    assert!(delays[1] >= SECOND / 20, "{delays:?}");
+    assert!(delays[9] >= SECOND * 3 / 4 && delays.iter().all(|delay| *delay < SECOND * 5 / 4), "{delays:?}");
+}
+
+#[test]
+fn who_has_done_something_is_replaced_at_once_or_when_many_die_after_a_tenth_of_a_second() {
+    let delays = delays(20, |stage, id| {
+        stage.tell(Event::Ready { worker: id });
+        let (lease, holder) = stage.lend();
+        stage.release(lease, holder);
+    });
+    assert!(delays[..5].iter().all(Duration::is_zero) && !delays[5].is_zero(), "{delays:?}");
+    assert!(delays.iter().all(|delay| *delay <= SECOND / 8), "{delays:?}");
+}
+
+#[test]
+fn a_worker_above_the_hard_limit_is_killed_and_its_streams_get_their_last_event() {
+    let mut stage = Stage::ready(Policy { rss_hard_max_bytes: Some(100), ..policy(2) });
+    let (lease, first) = stage.stream();
+    stage.tell(Event::Beat { worker: first, rss_bytes: 100, draining: false });
+    assert_eq!(stage.said(), []);
+    stage.tell(Event::Beat { worker: first, rss_bytes: 101, draining: false });
+    assert_eq!(stage.said(), [Action::Kill { worker: first, cause: Cause::Memory }]);
+    let said = stage.die(first);
+    assert!(matches!(said[1], Action::LendEpitaph { lease: ended, .. } if ended == lease), "{said:?}");
+}
+
+#[test]
+fn a_draining_worker_above_the_hard_limit_is_killed_too() {
+    let mut stage = Stage::ready(Policy { rss_hard_max_bytes: Some(100), ..policy(1) });
+    let (_, first) = stage.stream();
+    stage.tell(Event::Stop { deadline: stage.now + SECOND });
+    stage.said();
+    stage.tell(Event::Beat { worker: first, rss_bytes: 101, draining: true });
+    assert_eq!(stage.said(), [Action::Kill { worker: first, cause: Cause::Memory }]);
+}
+
+#[test]
+fn while_stopping_a_draining_worker_that_has_streams_writes_the_last_event_of_a_dead_one() {
+    let mut stage = Stage::ready(policy(3));
+    let (lease, first) = stage.stream();
+    let (_, second) = stage.stream();
+    stage.tell(Event::Stop { deadline: stage.now + 10 * SECOND });
+    stage.said();
+    assert_eq!(
+        stage.die(first),
+        [
+            Action::ForgetPayload { lease },
+            Action::LendEpitaph { lease, worker: second, format: Format::Text }
+        ]
+    );
+}
+
 #[test]
 fn a_worker_that_leaves_by_itself_is_replaced_and_may_finish() {
     let mut stage = Stage::ready(policy(2));
