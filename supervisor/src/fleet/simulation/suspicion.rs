@@ -117,7 +117,8 @@ impl Judge {
     /// Whether a suspect has waited for too long.
     pub(super) fn is_late(&self, now: Instant, lease: &Lease) -> bool {
         let Some(since) = lease.record.waits_since else { return false };
-        let absent = self.suspicion.absent_since.filter(|_| self.sacrificial().is_none());
+        // Its worker may have been killed in this very step.
+        let absent = self.suspicion.absent_since.or(Some(now)).filter(|_| self.sacrificial().is_none());
         let in_vain = absent.is_some_and(|absent| absent.max(since) + self.policy.queue_timeout <= now);
         since + SUSPECT_WAIT_MAX <= now || in_vain
     }
