@@ -83,6 +83,7 @@ fn server(reader: &mut Reader<'_>) -> Server {
         ),
         backend_timeout: timeout(reader, "server.backend_timeout_secs", 30),
         redispatch_max: reader.value("server.redispatch_max", 1, allowed::whole(REDISPATCHES)),
+        poison_memory: reader.value("server.poison_memory_secs", None, allowed::seconds_or_off(AGE_SECS)),
     };
     if server.stream_socket_path.as_ref() == Some(&server.socket_path) {
         reader.refuse(&["server.stream_socket_path"], "must differ from server.socket_path");
@@ -146,6 +147,10 @@ fn workers(reader: &mut Reader<'_>) -> Workers {
     let count = reader.value("workers.count", 0, allowed::whole(WORKERS));
     let streams_max = reader.value("workers.streams_max", 0, allowed::whole(STREAMS));
     let rss_max_mb = reader.value("workers.rss_max_mb", 0, allowed::whole(RSS_MB));
+    let rss_hard_max_mb = reader.value("workers.rss_hard_max_mb", 0, allowed::whole(RSS_MB));
+    if (1..rss_max_mb).contains(&rss_hard_max_mb) {
+        reader.refuse(&["workers.rss_hard_max_mb"], "must be at least workers.rss_max_mb, or 0");
+    }
     let data_max_mb = reader.value("workers.data_max_mb", 0, allowed::whole(DATA_MB));
     if (1..DATA_MB_MIN).contains(&data_max_mb) {
         reader.refuse(&["workers.data_max_mb"], "must be 0 (no limit) or at least 32");
@@ -165,6 +170,7 @@ fn workers(reader: &mut Reader<'_>) -> Workers {
         age_max: reader.value("workers.age_max_secs", None, allowed::seconds_or_off(AGE_SECS)),
         streams_max: NonZeroU64::new(streams_max),
         rss_max_bytes: NonZeroU64::new(rss_max_mb * MEBIBYTE),
+        rss_hard_max_bytes: NonZeroU64::new(rss_hard_max_mb * MEBIBYTE),
     }
 }
 

@@ -71,8 +71,10 @@ pub struct Server {
     pub handoff_buffer_bytes: u32,
     /// From connecting to the upstream until the answer's head.
     pub backend_timeout: Duration,
-    /// How often a lease goes to a further worker after its worker died before committing.
+    /// How many sacrificial workers may die under a lease whose first worker died before committing.
     pub redispatch_max: u8,
+    /// For how long a payload that killed its workers is refused at once; none by default.
+    pub poison_memory: Option<Duration>,
 }
 
 /// Permission bits of a socket file: at most 0o777.
@@ -133,6 +135,8 @@ pub struct Workers {
     pub streams_max: Option<NonZeroU64>,
     /// Recycle a worker whose resident memory is larger, in bytes.
     pub rss_max_bytes: Option<NonZeroU64>,
+    /// Kill a worker whose resident memory is larger, in bytes.
+    pub rss_hard_max_bytes: Option<NonZeroU64>,
 }
 
 /// How much of their confinement workers insist on.

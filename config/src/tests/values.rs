@@ -29,14 +29,30 @@ fn seconds_may_be_fractions() {
 
 #[test]
 fn zero_turns_off_what_is_off_by_default() {
-    let on = "client.stream_max_secs = 1.5\n[workers]\nage_max_secs = 60\nstreams_max = 9\nrss_max_mb = 2";
+    let on = "client.stream_max_secs = 1.5\n[workers]\nage_max_secs = 60\nstreams_max = 9\nrss_max_mb = 2\n\
+              rss_hard_max_mb = 3\n[server]\npoison_memory_secs = 60";
     let config = from_text(on).unwrap();
     assert_eq!(config.client.stream_max, Some(Duration::from_millis(1_500)));
     assert_eq!(config.workers.age_max, Some(Duration::from_secs(60)));
     assert_eq!(config.workers.streams_max.unwrap().get(), 9);
     assert_eq!(config.workers.rss_max_bytes.unwrap().get(), 2 << 20);
+    assert_eq!(config.workers.rss_hard_max_bytes.unwrap().get(), 3 << 20);
+    assert_eq!(config.server.poison_memory, Some(Duration::from_secs(60)));
     let off = "client.stream_max_secs = 0\n[workers]\nage_max_secs = 0.0\nstreams_max = 0\nrss_max_mb = 0";
     assert_eq!(from_text(off).unwrap(), from_text("").unwrap());
+}
+
+#[test]
+fn the_hard_limit_of_memory_is_not_below_the_soft_one() {
+    let limits = |soft, hard| format!("[workers]\nrss_max_mb = {soft}\nrss_hard_max_mb = {hard}");
+    for (soft, hard) in [(0, 1), (2, 2), (2, 3), (2, 0)] {
+        assert!(from_text(&limits(soft, hard)).is_ok(), "{soft} {hard}");
+    }
+    let error = error_of(&limits(3, 2));
+    assert!(
+        error.contains("workers.rss_hard_max_mb = 2: must be at least workers.rss_max_mb, or 0"),
+        "{error}"
+    );
 }
 
 #[test]
