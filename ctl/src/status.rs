@@ -8,7 +8,8 @@ use std::net::{TcpStream, ToSocketAddrs};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use handoff_shared::status::{Status, WorkerStatus};
+use handoff_shared::ids::SlotId;
+use handoff_shared::status::{PoisonStatus, Status, WorkerStatus};
 
 use crate::answer::{Decoder, Piece};
 use crate::control::Place;
@@ -205,6 +206,10 @@ fn summary(status: &Status) -> String {
     if let Some(reload) = &status.last_reload {
         text.push_str(&format!("last reload: {reload}\n"));
     }
+    if let Some(PoisonStatus { lease, bytes, hash, age_secs }) = &status.last_poison {
+        let ago = age(*age_secs);
+        text.push_str(&format!("last poison: lease {lease}, {bytes} bytes, hash {hash}, {ago} ago\n"));
+    }
     text
 }
 
@@ -212,7 +217,7 @@ fn row(worker: &WorkerStatus) -> [String; COLUMNS.len()] {
     let or_dash = |text: Option<String>| text.unwrap_or_else(|| "-".into());
     let deadline = worker.deadline_ms.map(|ms| format!(" ({} left)", age(ms.div_ceil(1000))));
     [
-        worker.slot.to_string(),
+        SlotId(worker.slot).to_string(),
         worker.generation.to_string(),
         or_dash(worker.pid.map(|pid| pid.to_string())),
         format!("{}{}", worker.state, deadline.unwrap_or_default()),
@@ -267,6 +272,7 @@ mod tests {
             leases: 0,
             ..ready.clone()
         };
+        let quarantined = WorkerStatus { slot: SlotId::QUARANTINE.0, leases: 1, ..ready.clone() };
         Status {
             version: "0.1.0".into(),
             pid: 4700,
@@ -278,10 +284,16 @@ mod tests {
             last_reload: None,
             last_upgrade: None,
             config_error: None,
+            last_poison: Some(PoisonStatus {
+                lease: "0000000100000007".into(),
+                bytes: 512,
+                hash: "00c0ffee00c0ffee".into(),
+                age_secs: 70,
+            }),
             leases: 12,
             leases_queued: 0,
             max_connections: 1000,
-            workers: vec![ready, backoff],
+            workers: vec![ready, backoff, quarantined],
         }
     }
 
@@ -291,11 +303,22 @@ mod tests {
 handoffd 0.1.0, pid 4700: ready, up 1d01h; generation 2; 12 of 1000 leases, 0 queued
 rolling to generation 3: 1 of 2 slots
 a further reload waits
-SLOT  GENERATION  PID   STATE              LEASES  TOTAL  RESTARTS  RSS    SANDBOX  BEAT    AGE
-0     2           4711  ready              12      40000  1         9 MiB  full     230 ms  1h02m
-1     2           -     backoff (2s left)  0       40000  1         -      -        -       -
+last poison: lease 0000000100000007, 512 bytes, hash 00c0ffee00c0ffee, 1m10s ago
+SLOT        GENERATION  PID   STATE              LEASES  TOTAL  RESTARTS  RSS    SANDBOX  BEAT    AGE
+0           2           4711  ready              12      40000  1         9 MiB  full     230 ms  1h02m
+1           2           -     backoff (2s left)  0       40000  1         -      -        -       -
+quarantine  2           4711  ready              1       40000  1         9 MiB  full     230 ms  1h02m
 ";
         assert_eq!(table(&fleet()), expected);
+    }
+
+    #[test]
+    fn a_slot_is_a_number_or_the_quarantine() {
+        let json = serde_json::to_value(fleet()).unwrap();
+        let slots: Vec<_> =
+            json["workers"].as_array().unwrap().iter().map(|worker| &worker["slot"]).collect();
+        assert_eq!(slots, [&serde_json::json!(0), &serde_json::json!(1), &serde_json::json!("quarantine")]);
+        assert_eq!(serde_json::from_value::<Status>(json).unwrap(), fleet());
     }
 
     #[test]

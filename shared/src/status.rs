@@ -27,6 +27,8 @@ pub struct Status {
     pub last_upgrade: Option<String>,
     /// Why the configuration on disk is not the one that runs; none: it is, or nobody has looked since.
     pub config_error: Option<String>,
+    /// The last handoff that killed every worker that tried it; none so far.
+    pub last_poison: Option<PoisonStatus>,
     /// Live leases, draining workers' included.
     pub leases: u32,
     /// Leases that wait for a worker.
@@ -48,10 +50,24 @@ pub struct RollStatus {
     pub slots: u32,
 }
 
+/// A handoff that has killed every worker that tried it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoisonStatus {
+    /// Its lease. A session whose payload names no request id has one that is made of it.
+    pub lease: String,
+    /// The size of its payload.
+    pub bytes: u64,
+    /// 64 bits, in hexadecimal; the same payload has the same hash, until handoffd is built anew.
+    pub hash: String,
+    /// Seconds since then.
+    pub age_secs: u64,
+}
+
 /// One worker, or an empty slot.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerStatus {
-    /// Its place.
+    /// Its place; the number 65535 is the quarantine, written `"quarantine"`.
+    #[serde(with = "slot")]
     pub slot: u16,
     /// Its generation.
     pub generation: u32,
@@ -75,4 +91,36 @@ pub struct WorkerStatus {
     pub sandbox: Option<SandboxState>,
     /// Milliseconds since the last beat.
     pub beat_age_ms: Option<u64>,
+}
+
+/// A slot as people write it: its number, or the word.
+mod slot {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    use crate::ids::SlotId;
+
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Written {
+        Number(u16),
+        Word(String),
+    }
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+    pub(super) fn serialize<S: Serializer>(slot: &u16, serializer: S) -> Result<S::Ok, S::Error> {
+        match SlotId(*slot) {
+            SlotId::QUARANTINE => serializer.collect_str(&SlotId::QUARANTINE),
+            SlotId(number) => serializer.serialize_u16(number),
+        }
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+        match Written::deserialize(deserializer)? {
+            Written::Number(number) => Ok(number),
+            Written::Word(word) if word == SlotId::QUARANTINE.to_string() => Ok(SlotId::QUARANTINE.0),
+            Written::Word(word) => {
+                Err(serde::de::Error::custom(format!("slot {word:?}: must be a number or \"quarantine\"")))
+            }
+        }
+    }
 }

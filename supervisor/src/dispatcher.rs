@@ -4,7 +4,9 @@
 //! Never: reads a client's fd or a payload; decides (that is the fleet's).
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
 use handoff_shared::fdpass;
@@ -14,6 +16,7 @@ use handoff_shared::memfd;
 use handoff_shared::message::{Format, Handoff as HandoffMessage, Payload, ToWorker};
 
 use crate::listener::Handoff;
+use crate::poison::Fingerprint;
 
 /// Every live lease's fd and payload.
 #[derive(Debug)]
@@ -112,6 +115,20 @@ impl Dispatcher {
         Some((message, fds))
     }
 
+    /// What the payload is recognised by; none: it is not there any more.
+    pub(crate) fn fingerprint(&self, lease: LeaseId) -> Option<Fingerprint> {
+        let payload = self.entries.get(&lease)?.payload.as_ref()?;
+        let mut beginning = Vec::new();
+        let mut large = 0;
+        if let Some((memfd, bytes)) = &payload.memfd {
+            large = u64::from(*bytes);
+            beginning = vec![0; INLINE_BYTES_MAX.min(usize::try_from(*bytes).unwrap_or(INLINE_BYTES_MAX))];
+            File::from(memfd.try_clone().ok()?).read_exact_at(&mut beginning, 0).ok()?;
+        }
+        let bytes = payload.inline.len() as u64 + large;
+        Some(Fingerprint::new(bytes, &[&payload.inline, &beginning]))
+    }
+
     /// The epitaph as a worker gets it; none: the lease has ended.
     pub(crate) fn epitaph(&self, lease: LeaseId, format: Format) -> Option<(ToWorker, Vec<BorrowedFd<'_>>)> {
         let fds = vec![self.entries.get(&lease)?.client.as_ref()?.as_fd()];
@@ -196,6 +213,22 @@ mod tests {
         let (message, fds) = dispatcher.handoff(large, 0).unwrap();
         assert_eq!(memfd::sealed_bytes(fds[1]), Some(INLINE_BYTES_MAX as u64 + 1));
         assert!(matches!(message, ToWorker::Handoff(HandoffMessage { memfd_bytes: Some(_), .. })));
+    }
+
+    #[test]
+    fn a_fingerprint_covers_inline_and_large_payloads() {
+        let mut dispatcher = Dispatcher::new(1, 10);
+        let mut fingerprint = |message: &[u8]| {
+            let (lease, _) = dispatcher.admit(handoff(message), Instant::now());
+            dispatcher.fingerprint(lease).unwrap()
+        };
+        let large = vec![b'x'; 2 * INLINE_BYTES_MAX];
+        assert_eq!((fingerprint(b"{}").bytes, fingerprint(&large).bytes), (2, 2 * INLINE_BYTES_MAX as u64));
+        assert_eq!(fingerprint(&large), fingerprint(&large));
+        let mut other = large.clone();
+        other[7] = b'y';
+        assert_ne!(fingerprint(&large).hash, fingerprint(&other).hash);
+        assert_ne!(fingerprint(b"{}").hash, fingerprint(b"[]").hash);
     }
 
     #[test]

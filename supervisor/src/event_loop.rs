@@ -36,6 +36,7 @@ use crate::link::Link;
 use crate::listener::{Accepted, Arrival, BURST, Listener, Rejection};
 use crate::metrics::Metrics;
 use crate::notify::Notify;
+use crate::poison::Poisons;
 use crate::refusal::Refused;
 use crate::signals::{Signal, Signals};
 use crate::store::Store;
@@ -81,6 +82,7 @@ pub(crate) struct EventLoop {
     /// Processes that could not be made; the fleet is told in the next turn.
     stillborn: Vec<WorkerId>,
     refused: Refused,
+    poisons: Poisons,
     recipes: BTreeMap<Generation, Recipe>,
     newest: Generation,
     /// The generation whose configuration holds.
@@ -121,6 +123,7 @@ impl EventLoop {
             links: BTreeMap::new(),
             stillborn: Vec::new(),
             refused: Refused::new(parts.capacity.refused_max),
+            poisons: Poisons::default(),
             recipes: BTreeMap::new(),
             newest: Generation::FIRST,
             started_at: now,
@@ -290,6 +293,10 @@ impl EventLoop {
                 let (lease, dropped) = self.dispatcher.admit(handoff, arrival.accepted_at);
                 self.drop_dup(dropped);
                 match self.over_at.is_some() {
+                    false if self.is_known_poison(lease) => {
+                        tracing::warn!(%lease, "this payload was poison lately: refused");
+                        self.perform(Action::Refuse { lease, refusal: Refusal::WorkerCrashed });
+                    }
                     false => self.tell(Event::Received { lease }),
                     // The fleet has ended, and hears nothing any more.
                     true => self.perform(Action::Refuse { lease, refusal: Refusal::ShuttingDown }),
@@ -363,6 +370,6 @@ fn policy(config: &Config, capacity: &Capacity) -> Policy {
         age_max: config.workers.age_max,
         streams_max: config.workers.streams_max.map(Into::into),
         rss_max_bytes: config.workers.rss_max_bytes.map(Into::into),
-        rss_hard_max_bytes: None,
+        rss_hard_max_bytes: config.workers.rss_hard_max_bytes.map(Into::into),
     }
 }

@@ -17,6 +17,7 @@ mod link;
 mod listener;
 mod metrics;
 mod notify;
+mod poison;
 mod preflight;
 mod privileges;
 mod refusal;

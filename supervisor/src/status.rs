@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use handoff_shared::ids::WorkerId;
-use handoff_shared::status::{RollStatus, Status, WorkerStatus};
+use handoff_shared::status::{PoisonStatus, RollStatus, Status, WorkerStatus};
 
 use crate::fleet::{Outline, Report, WorkerReport};
 
@@ -44,6 +44,7 @@ pub(crate) struct History {
     pub(crate) reload: Option<String>,
     pub(crate) upgrade: Option<String>,
     pub(crate) config_error: Option<String>,
+    pub(crate) poison: Option<PoisonStatus>,
 }
 
 /// The whole fleet.
@@ -70,6 +71,7 @@ pub(crate) fn status(
         last_reload: history.reload,
         last_upgrade: history.upgrade,
         config_error: history.config_error,
+        last_poison: history.poison,
         leases: small(report.leases),
         leases_queued: small(report.leases_queued),
         max_connections: report.leases_max,

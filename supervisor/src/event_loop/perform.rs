@@ -10,6 +10,7 @@ use crate::capacity::Capacity;
 use crate::fleet::{Action, Cause, Event, RollResult};
 use crate::inherit::WORKER;
 use crate::link::{Link, Outgoing};
+use crate::poison::Fingerprint;
 
 impl EventLoop {
     pub(super) fn tell(&mut self, event: Event) {
@@ -40,7 +41,7 @@ impl EventLoop {
                 let dropped = self.dispatcher.forget_payload(lease);
                 self.drop_dup(dropped);
             }
-            Action::Poison { lease } => tracing::error!(%lease, "poison"),
+            Action::Poison { lease } => self.convict(lease),
             Action::Refuse { lease, refusal } => {
                 self.parts.metrics.refused(refusal);
                 self.waiting.lease_ended(lease, None);
@@ -74,6 +75,25 @@ impl EventLoop {
             self.parts.metrics.dup_dropped();
             self.tell(Event::FdDropped { lease });
         }
+    }
+
+    /// The payload is still there: the constant answer comes next.
+    fn convict(&mut self, lease: LeaseId) {
+        self.parts.metrics.poisoned();
+        let Some(fingerprint) = self.dispatcher.fingerprint(lease) else { return };
+        let Fingerprint { bytes, hash } = fingerprint;
+        tracing::error!(%lease, bytes, hash = format!("{hash:016x}"), "poison: a handoff kills every worker that tries it");
+        let memory = self.parts.recipe.config.server.poison_memory;
+        self.poisons.convict(Instant::now(), lease, fingerprint, memory);
+    }
+
+    /// Only with `server.poison_memory_secs`: this payload has killed workers a short while ago.
+    pub(super) fn is_known_poison(&mut self, lease: LeaseId) -> bool {
+        if !self.poisons.remembers_any() || self.parts.recipe.config.server.poison_memory.is_none() {
+            return false;
+        }
+        let fingerprint = self.dispatcher.fingerprint(lease);
+        fingerprint.is_some_and(|fingerprint| self.poisons.remembers(Instant::now(), fingerprint))
     }
 
     fn lend(&mut self, lease: LeaseId, worker: WorkerId, attempt: u8) {

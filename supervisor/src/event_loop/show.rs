@@ -44,6 +44,7 @@ impl EventLoop {
             reload: self.last_reload.clone(),
             upgrade: self.last_upgrade.clone(),
             config_error: self.parts.disk_error.clone(),
+            poison: self.poisons.status(now),
         };
         let mut status = status::status(&self.fleet.report(now), self.started_at, now, history, pid);
         for worker in &mut status.workers {

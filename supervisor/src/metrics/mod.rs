@@ -167,6 +167,11 @@ impl Metrics {
         counter!(names::CHANNEL_FULL, "slot" => slot.to_string()).increment(1);
     }
 
+    /// A handoff has killed every worker that tried it.
+    pub(crate) fn poisoned(&self) {
+        counter!(names::POISON).increment(1);
+    }
+
     pub(crate) fn dup_dropped(&self) {
         counter!(names::DUPS_DROPPED).increment(1);
     }

@@ -19,6 +19,7 @@ pub(super) const ENDINGS: &str = "handoffd_lease_endings_total";
 pub(super) const RESTARTS: &str = "handoffd_worker_restarts_total";
 pub(super) const REDISPATCHES: &str = "handoffd_redispatches_total";
 pub(super) const EPITAPHS: &str = "handoffd_epitaphs_total";
+pub(super) const POISON: &str = "handoffd_poison_total";
 pub(super) const DUPS_DROPPED: &str = "handoffd_dups_dropped_total";
 pub(super) const ACCEPT_PAUSES: &str = "handoffd_accept_pauses_total";
 pub(super) const CHANNEL_FULL: &str = "handoffd_channel_full_total";
@@ -38,7 +39,7 @@ const UPGRADE_RESULTS: [&str; 2] = ["done", "failed"];
 
 /// Why a worker takes the place of another one. Each is a series from the start: the first increase of one that
 /// begins with 1 is none that Prometheus could see.
-pub(super) const RESTART_CAUSES: [Cause; 10] = [
+pub(super) const RESTART_CAUSES: [Cause; 12] = [
     Cause::Crash,
     Cause::Hang,
     Cause::Protocol,
@@ -47,6 +48,8 @@ pub(super) const RESTART_CAUSES: [Cause; 10] = [
     Cause::Roll,
     Cause::Recycle,
     Cause::Operator,
+    Cause::Memory,
+    Cause::Suspects,
     Cause::Left,
     Cause::Stop,
 ];
@@ -70,6 +73,7 @@ pub(super) fn describe_all() {
     describe_counter!(HANDOFFS, "handoffs received");
     describe_counter!(REDISPATCHES, "handoffs given to a further worker after theirs had died");
     describe_counter!(EPITAPHS, "streams whose last event was written for a dead worker");
+    describe_counter!(POISON, "handoffs that killed every worker that tried them");
     describe_counter!(DUPS_DROPPED, "streams that would get no last event if their worker died: too few fds");
     describe_counter!(ACCEPT_PAUSES, "times accepting paused near the fd limit");
     describe_counter!(CHANNEL_FULL, "times a worker's channel was full when a message was ready");
@@ -77,7 +81,7 @@ pub(super) fn describe_all() {
     describe_counter!(ADOPTED_LEASES, "leases taken over from an earlier supervisor");
     let adopted = [ADOPTED_WORKERS, ADOPTED_LEASES];
     adopted.into_iter().for_each(|name| zero(&counter!(name)));
-    let plain = [CONNECTIONS, CONNECTIONS_REJECTED, HANDOFFS, DUPS_DROPPED, ACCEPT_PAUSES];
+    let plain = [CONNECTIONS, CONNECTIONS_REJECTED, HANDOFFS, POISON, DUPS_DROPPED, ACCEPT_PAUSES];
     plain.into_iter().for_each(|name| zero(&counter!(name)));
     describe_counter!(HANDOFF_ERRORS, "connections and handoffs that came to no stream, by reason");
     describe_counter!(STREAM_ERRORS, "streams that did not end well, by reason");

@@ -128,6 +128,12 @@ fn render_fleet(text: &mut Text, report: &Report) {
         "leases that wait for a worker",
         report.leases_queued as u64,
     );
+    text.single(
+        "handoffd_suspects",
+        "gauge",
+        "leases that wait for the sacrificial worker",
+        report.suspects as u64,
+    );
     text.head("handoffd_workers", "gauge", "workers by state");
     for state in names::WORKER_STATES {
         let count = report.workers.iter().filter(|worker| worker.state == state).count();

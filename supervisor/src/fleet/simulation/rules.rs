@@ -112,7 +112,18 @@ impl Judge {
         assert_eq!(slot == SlotId::QUARANTINE, cause == Cause::Suspects, "suspects need no slot");
         match cause {
             Cause::Suspects => self.assert_wanted(),
-            _ => assert!(slot.0 < self.policy.slots, "{slot} is surplus"),
+            Cause::Start
+            | Cause::Crash
+            | Cause::Hang
+            | Cause::Protocol
+            | Cause::StartTimeout
+            | Cause::DrainTimeout
+            | Cause::Roll
+            | Cause::Recycle
+            | Cause::Memory
+            | Cause::Operator
+            | Cause::Left
+            | Cause::Stop => assert!(slot.0 < self.policy.slots, "{slot} is surplus"),
         }
         let slots = self.policies.values().map(|policy| policy.slots).max().unwrap_or(1);
         let most = usize::from(SPAWNS_PER_SECOND_MAX + respawns_max(slots));
