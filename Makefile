@@ -2,6 +2,7 @@
 SHELL := /bin/bash
 CARGO ?= cargo
 FUZZ_SECONDS ?= 30
+CHAOS_SECONDS ?= 60
 
 # For install and deb. PROFILE: which binaries (release or debug). DESTDIR: a directory that stands for /.
 PROFILE ?= release
@@ -10,7 +11,7 @@ DESTDIR ?=
 # Whom the handoff socket admits: Apache's group.
 APACHE_GROUP ?= www-data
 
-.PHONY: help run test test-packages build lint unit e2e browser systemd fuzz doc man install uninstall deb clean
+.PHONY: help run test test-packages build lint unit e2e browser systemd chaos fuzz doc man install uninstall deb clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -43,6 +44,10 @@ browser: build ## the page in a real, headless Chromium
 
 systemd: build ## the units and the Debian package on a real systemd (needs root)
 	$(CARGO) test --locked -p handoff-e2e --test systemd --test install
+
+chaos: ## workers killed and stopped every 20 ms under load, for CHAOS_SECONDS; HANDOFF_SEED=… has the same again
+	$(CARGO) build --locked --release --workspace --bins
+	CHAOS_SECONDS=$(CHAOS_SECONDS) target/release/chaos
 
 fuzz: ## fuzz targets, FUZZ_SECONDS each (needs a nightly toolchain and cargo-fuzz)
 	@scripts/fuzz $(FUZZ_SECONDS)

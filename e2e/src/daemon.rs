@@ -428,7 +428,10 @@ fn spawn(options: &Options, directory: &Path, manager: Option<&Manager>) -> Chil
 #[must_use]
 pub fn binary(name: &str) -> PathBuf {
     let tests = std::env::current_exe().expect("a path");
-    let directory = tests.parent().and_then(Path::parent).expect("target/PROFILE/deps/test");
+    let mut directory = tests.parent().expect("target/PROFILE/program, or target/PROFILE/deps/test");
+    if directory.ends_with("deps") {
+        directory = directory.parent().expect("target/PROFILE");
+    }
     let path = directory.join(name);
     assert!(path.exists(), "{} is missing; first run: cargo build --workspace --bins", path.display());
     path

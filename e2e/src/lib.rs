@@ -6,6 +6,7 @@
 
 pub mod apache;
 pub mod browser;
+pub mod chaos;
 pub mod client;
 pub mod container;
 pub mod crowd;

@@ -39,6 +39,8 @@ struct State {
     /// FileDescriptorStoreMax=.
     store_max: usize,
     words: Vec<String>,
+    /// READY=1.
+    readies: usize,
 }
 
 impl Manager {
@@ -55,7 +57,8 @@ impl Manager {
         let listener = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).expect("a socket");
         bind(listener.as_raw_fd(), &UnixAddr::new(handoff).expect("a path")).expect("a free path");
         listen(&listener, Backlog::new(4096).expect("a backlog")).expect("a socket that listens");
-        let state = Arc::new(Mutex::new(State { store: Vec::new(), store_max, words: Vec::new() }));
+        let state =
+            Arc::new(Mutex::new(State { store: Vec::new(), store_max, words: Vec::new(), readies: 0 }));
         let is_over = Arc::new(AtomicBool::new(false));
         let (heard, over) = (Arc::clone(&state), Arc::clone(&is_over));
         let thread = thread::spawn(move || {
@@ -103,6 +106,12 @@ impl Manager {
         lock(&self.state).words.clone()
     }
 
+    /// How often the daemon has said READY=1: once by each process, and by each program that one has become.
+    #[must_use]
+    pub fn readies(&self) -> usize {
+        lock(&self.state).readies
+    }
+
     /// Stores an fd as the daemon would.
     pub fn store(&self, name: &str, fd: OwnedFd) {
         lock(&self.state).store.push((name.to_owned(), fd));
@@ -139,6 +148,7 @@ impl State {
         if value("FDSTOREREMOVE") == Some("1") {
             self.store.retain(|(stored, _)| *stored != name);
         }
+        self.readies += usize::from(value("READY") == Some("1"));
         self.words.extend(text.lines().map(str::to_owned));
         // Fds of a BARRIER are closed here: all that came before is done.
     }

@@ -1,24 +1,29 @@
 //! What /proc says about processes.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
 
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, waitpid};
 use nix::unistd::Pid;
 
 /// Sends a signal; a process that is gone already is no error.
 pub fn signal(pid: u32, signal: Signal) {
-    if let Ok(pid) = i32::try_from(pid) {
+    // 0 would be this process and all of its group.
+    if let Some(pid) = i32::try_from(pid).ok().filter(|pid| *pid > 0) {
         let _ = kill(Pid::from_raw(pid), signal);
     }
 }
 
-/// The children of a process, in no order.
+/// The children of a process, of all its threads, in no order.
 #[must_use]
 pub fn children(pid: u32) -> Vec<u32> {
-    let text = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-    text.split_whitespace().filter_map(|pid| pid.parse().ok()).collect()
+    let threads = fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+    let of_thread = |thread: fs::DirEntry| fs::read_to_string(thread.path().join("children"));
+    let texts: Vec<String> = threads.filter_map(|thread| of_thread(thread).ok()).collect();
+    texts.iter().flat_map(|text| text.split_whitespace()).filter_map(|pid| pid.parse().ok()).collect()
 }
 
 /// Whether the process exists and is no zombie.
@@ -67,4 +72,35 @@ pub fn cpu_ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
     after_name.split_whitespace().skip(11).take(2).filter_map(|ticks| ticks.parse::<u64>().ok()).sum()
+}
+
+/// What the process calls itself (proc_pid_comm(5)); empty when it is gone.
+#[must_use]
+pub fn name(pid: u32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim_end().to_owned()
+}
+
+/// What a process has open, and how often: what its fds refer to (proc_pid_fd(5)), without inodes' numbers.
+#[must_use]
+pub fn open_files(pid: u32) -> BTreeMap<String, usize> {
+    let entries = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+    let mut files = BTreeMap::new();
+    for link in entries.filter_map(|entry| fs::read_link(entry.path()).ok()) {
+        let link = link.to_string_lossy();
+        let file = if link.starts_with('/') { &link } else { link.split('[').next().unwrap_or_default() };
+        *files.entry(file.to_owned()).or_default() += 1;
+    }
+    files
+}
+
+/// Takes note of the end of workers whose supervisor has died, where this process has inherited them.
+pub fn reap_orphans() {
+    for pid in children(std::process::id()) {
+        // The main process of a service is waited for elsewhere.
+        if name(pid) == "handoffd-worker"
+            && let Ok(pid) = i32::try_from(pid)
+        {
+            let _ = waitpid(Pid::from_raw(pid), Some(WaitPidFlag::WNOHANG));
+        }
+    }
 }

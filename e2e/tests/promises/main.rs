@@ -30,6 +30,7 @@ mod an_envelope_comes_before_the_payload;
 mod an_operator_can_ask_what_goes_on;
 mod an_operator_gives_orders;
 mod an_upgrade_changes_the_binary_and_nothing_else;
+mod chaos_costs_nobody_an_answer;
 mod curl_gets_a_stream_through_the_front;
 mod every_format_is_written_to_the_byte;
 mod logging_never_blocks;
