@@ -90,3 +90,22 @@ fn older_modules_find_a_stream_socket_where_it_is_enabled() {
         assert!(response.is_complete(), "{socket}: {response:?}");
     }
 }
+
+#[test]
+fn a_handoff_waits_until_a_wrong_configuration_is_right() {
+    const CONFIG: &str = "/etc/handoffd/daemon.toml";
+    let Some(image) = Image::with_handoffd() else { return };
+    let machine = image.boot();
+    machine.done(&["systemctl", "stop", "handoffd.service", "handoffd.socket"]);
+    let right = std::fs::read_to_string(machine.path(CONFIG)).expect("a configuration");
+    machine.write(CONFIG, "[workers]\ncount = \"many\"\n");
+    machine.done(&["systemctl", "start", "handoffd.socket"]);
+    let client = machine.hand_over(ASK);
+    eventually("more starts have failed than systemd allows by default", || {
+        (machine.show("handoffd.service", "NRestarts").parse::<u32>().ok()? > 5).then_some(())
+    });
+    assert_eq!(machine.show("handoffd.socket", "ActiveState"), "active");
+    machine.write(CONFIG, &right);
+    let response = client.response();
+    assert!(response.is_complete(), "{response:?}");
+}
