@@ -5,6 +5,7 @@
 //! but one of a bounded number of places for a bounded time.
 
 use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixListener as StdListener;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,6 +14,7 @@ use handoff_config::Server;
 use handoff_shared::control::{
     REPLY_TIMEOUT, REQUEST_BYTES_MAX, REQUEST_TIMEOUT, Refusal, Reply, Request, StreamStatus,
 };
+use handoff_shared::fdpass;
 use handoff_shared::ids::{LeaseId, WorkerId};
 use handoff_shared::message::SessionView;
 use nix::unistd::geteuid;
@@ -64,24 +66,46 @@ pub(crate) struct Page {
 #[derive(Debug)]
 pub(crate) struct Control {
     pub(crate) orders: mpsc::Receiver<Order>,
+    /// A dup of the one that is served, for a successor in this process.
+    socket: OwnedFd,
     bound: Bound,
 }
 
 impl Control {
-    /// Serves the configured socket; none: there is to be none. Its file is for the user that we become.
+    /// Serves the configured socket; none: there is to be none. Its file is for the user that we become. The one
+    /// that an earlier image of this process served is served on: to bind it again we may lack the privilege.
     ///
     /// # Errors
     /// When it cannot be made, or another instance answers there.
-    pub(crate) fn serve(server: &Server) -> Result<Option<Self>, BindError> {
-        let Some(path) = server.control_socket_path.as_deref() else { return Ok(None) };
+    pub(crate) fn serve(server: &Server, inherited: Option<OwnedFd>) -> Result<Option<Self>, BindError> {
+        let inherited = inherited.map(|socket| (Bound::inherited(&socket, true), socket));
+        let Some(path) = server.control_socket_path.as_deref() else {
+            inherited.iter().for_each(|(bound, _)| bound.unlink());
+            return Ok(None);
+        };
         let (owner, group) = (server.run_as.map(|user| user.uid), server.run_as.map(|user| user.gid));
         let key = "server.control_socket_path";
-        let (socket, bound) = bind(Wanted { key, path, kind: Kind::Stream, owner, group, mode: 0o600 })?;
-        let listener = UnixListener::from_std(StdListener::from(socket))
-            .map_err(|source| BindError::Io { path: path.to_owned(), source })?;
+        let wanted = Wanted { key, path, kind: Kind::Stream, owner, group, mode: 0o600 };
+        let (socket, bound) = match inherited {
+            Some((bound, socket)) if bound.path() == path => (socket, bound),
+            Some((elsewhere, _)) => {
+                elsewhere.unlink();
+                bind(wanted)?
+            }
+            None => bind(wanted)?,
+        };
+        let fail = |source| BindError::Io { path: path.to_owned(), source };
+        fdpass::set_nonblocking(socket.as_fd()).map_err(fail)?;
+        let ours = socket.try_clone().map_err(fail)?;
+        let listener = UnixListener::from_std(StdListener::from(socket)).map_err(fail)?;
         let (sender, orders) = mpsc::channel(CONNECTIONS_MAX);
         tokio::spawn(accept(listener, sender));
-        Ok(Some(Self { orders, bound }))
+        Ok(Some(Self { orders, socket: ours, bound }))
+    }
+
+    /// For a successor in this process.
+    pub(crate) fn socket(&self) -> BorrowedFd<'_> {
+        self.socket.as_fd()
     }
 
     /// Nobody can connect any more.

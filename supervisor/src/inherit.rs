@@ -27,6 +27,8 @@ pub(crate) const WORKER: &str = "worker-";
 pub(crate) const GENERATION: &str = "generation-";
 /// A handoff socket that we have bound ourselves: its file is ours to remove.
 pub(crate) const OWN_SOCKET: &str = "own-handoff";
+/// The control socket.
+pub(crate) const CONTROL: &str = "control";
 
 /// The first fd of the convention.
 pub(crate) const FIRST: RawFd = 3;
@@ -35,6 +37,7 @@ pub(crate) const FIRST: RawFd = 3;
 #[derive(Debug, Default)]
 pub(crate) struct Inherited {
     pub(crate) sockets: Vec<InheritedSocket>,
+    pub(crate) control: Option<OwnedFd>,
     pub(crate) workers: Vec<Kept>,
     pub(crate) generations: BTreeMap<Generation, KeptGeneration>,
     /// Names of fds that we could not use: they are closed, and need not be kept for us any longer.
@@ -97,6 +100,7 @@ impl Inherited {
         } else {
             for socket in fds {
                 match socket_kind(&socket) {
+                    Some(Kind::Stream) if name == CONTROL => self.control = Some(socket),
                     Some(kind) => {
                         let is_ours = name == OWN_SOCKET;
                         self.sockets.push(InheritedSocket { socket, kind, is_ours });
@@ -114,6 +118,9 @@ impl Inherited {
     pub(crate) fn move_above(&mut self, number: RawFd) -> io::Result<()> {
         for socket in &mut self.sockets {
             lift(&mut socket.socket, number)?;
+        }
+        if let Some(control) = &mut self.control {
+            lift(control, number)?;
         }
         for worker in &mut self.workers {
             lift(&mut worker.channel, number)?;

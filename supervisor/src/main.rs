@@ -148,7 +148,7 @@ fn run(start: Start) -> Result<(), String> {
         let mut listener = Listener::open(&config.server, capacity.silent_peers_max, sockets)
             .map_err(|error| error.to_string())?;
         // After the listener: a second instance in the same directory is told about its sockets for handoffs first.
-        let (control, control_error) = match Control::serve(&config.server) {
+        let (control, control_error) = match Control::serve(&config.server, inherited.control.take()) {
             Ok(control) => (control, None),
             // Streams that run matter more.
             Err(error) if !inherited.workers.is_empty() => (None, Some(error)),

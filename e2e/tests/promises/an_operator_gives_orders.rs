@@ -39,7 +39,10 @@ fn streams_shows_those_that_there_are() {
     assert_eq!(streams(&daemon), Vec::<Value>::new());
     let begun = begun(&daemon, LONG);
     let waiting = daemon.hand_over(r#"{"prompt":"x","user_id":7,"mock":{"first_token_delay_ms":60000}}"#);
-    let shown = eventually("both are there", || Some(streams(&daemon)).filter(|shown| shown.len() == 2));
+    let shown = eventually("both are there, and read", || {
+        let is_read = |stream: &Value| !stream["user_id"].is_null();
+        Some(streams(&daemon)).filter(|shown| shown.len() == 2 && shown.iter().all(is_read))
+    });
     let of_phase = |phase: &str| shown.iter().find(|stream| stream["phase"] == phase).expect(phase).clone();
     let (streaming, waits) = (of_phase("streaming"), of_phase("waiting"));
     assert_eq!((&streaming["user_id"], &streaming["request_id"]), (&"u1".into(), &"r1".into()));
@@ -113,7 +116,8 @@ fn kill_ends_exactly_that_stream_with_a_word() {
         assert!(other.response().body.ends_with("[DONE]\n\n"));
     }
     assert_eq!(daemon.metric(r#"handoffd_lease_endings_total{outcome="canceled""#), 2.0);
-    assert_eq!(daemon.metric(r#"handoffd_lease_endings_total{outcome="complete""#), 4.0);
+    let complete = || daemon.metric(r#"handoffd_lease_endings_total{outcome="complete""#);
+    eventually("the others' ends are reported", || (complete() == 4.0).then_some(()));
     assert_eq!(daemon.metric("handoffd_worker_restarts_total"), 0.0);
     refused(&ctl(&daemon, &["kill", "nonsense"]), 1, "16 hexadecimal digits");
 }

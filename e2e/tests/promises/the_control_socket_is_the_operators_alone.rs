@@ -87,6 +87,38 @@ fn another_user_is_turned_away_even_when_the_file_would_let_him_in() {
 }
 
 #[test]
+fn the_user_that_handoffd_has_become_may_order_also_after_an_upgrade() {
+    const USER: u32 = 61236;
+    if !getuid().is_root() {
+        return; // Only root becomes somebody else.
+    }
+    let daemon = Daemon::start(&format!("user = {USER}\ngroup = {USER}\n"));
+    // It can be passed through, but nothing can be made there: the socket could not be bound again.
+    fs::set_permissions(daemon.directory(), PermissionsExt::from_mode(0o711)).expect("a mode");
+    let as_user = |arguments: &[&str]| {
+        let output = Command::new("setpriv")
+            .args([format!("--reuid={USER}"), format!("--regid={USER}"), "--clear-groups".to_owned()])
+            .arg(binary("handoffctl"))
+            .args(arguments)
+            .arg("--control")
+            .arg(daemon.control_socket())
+            .output()
+            .expect("setpriv runs");
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    for arguments in [
+        &["status"][..],
+        &["reload", "--wait"],
+        &["upgrade", "--wait", "--timeout", "20"],
+        &["status"],
+        &["streams"],
+    ] {
+        assert_eq!(as_user(arguments), (Some(0), String::new()), "{arguments:?}");
+    }
+    assert_eq!(ctl(&daemon, &["status"]).code, 0, "root may too");
+}
+
+#[test]
 fn what_is_no_request_is_told_so() {
     let daemon = Daemon::start("");
     let endless = vec![b'x'; 1 << 20];

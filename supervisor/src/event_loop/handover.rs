@@ -14,7 +14,7 @@ use tokio::sync::oneshot;
 
 use super::EventLoop;
 use crate::fleet::Event;
-use crate::inherit::{GENERATION, OWN_SOCKET};
+use crate::inherit::{CONTROL, GENERATION, OWN_SOCKET};
 use crate::listener::Kind;
 use crate::preflight;
 use crate::signals;
@@ -189,6 +189,9 @@ impl EventLoop {
                 (false, Kind::Stream) => "handoff-stream",
             };
             fds.push((name.to_owned(), socket));
+        }
+        if let Some(control) = &self.parts.control {
+            fds.push((CONTROL.to_owned(), control.socket()));
         }
         for link in self.links.values() {
             fds.extend(link.fds().map(|fd| (link.name.clone(), fd)));

@@ -70,7 +70,7 @@ pub(crate) struct Bound {
 
 impl Bound {
     /// The file of a socket that was bound before. `is_ours`: also to be removed by us.
-    pub(super) fn inherited(socket: &OwnedFd, is_ours: bool) -> Self {
+    pub(crate) fn inherited(socket: &OwnedFd, is_ours: bool) -> Self {
         let address = getsockname::<UnixAddr>(socket.as_raw_fd()).ok();
         let path = address.as_ref().and_then(UnixAddr::path).map(Path::to_owned).unwrap_or_default();
         let file = if is_ours { file_id(&path) } else { None };
