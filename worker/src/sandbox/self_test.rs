@@ -6,10 +6,11 @@
 //!
 //! Never: runs in a worker that has clients.
 
-use std::fs::{self, File};
+use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
 use std::process::{self, Command};
 
@@ -17,6 +18,7 @@ use handoff_config::Config;
 use handoff_config::cli::SelfTest;
 use handoff_shared::fdpass::{Forbidden, attempt};
 use nix::errno::Errno;
+use nix::fcntl::OFlag;
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::signal::kill;
@@ -95,6 +97,7 @@ fn verdict(result: io::Result<()>) -> Result<String, String> {
 /// Every attack, by name. Each is told who the parent is: a confined process cannot even ask.
 const ATTACKS: &[Attack] = &[
     ("write-a-file", |_| write_a_file()),
+    ("empty-a-file", |_| empty_a_file()),
     ("read-shadow", |_| File::open("/etc/shadow").map(drop)),
     ("read-passwd", |_| File::open("/etc/passwd").map(drop)),
     ("read-parents-environment", |parent| File::open(format!("/proc/{parent}/environ")).map(drop)),
@@ -136,6 +139,13 @@ fn write_a_file() -> io::Result<()> {
     let path = std::env::temp_dir().join(format!("handoffd-self-test-{}", process::id()));
     File::create_new(&path)?;
     fs::remove_file(path)
+}
+
+/// By opening for reading a file that may be read. It is no directory: where this gets through, it fails before
+/// anything is lost.
+fn empty_a_file() -> io::Result<()> {
+    let flags = (OFlag::O_TRUNC | OFlag::O_DIRECTORY).bits();
+    OpenOptions::new().read(true).custom_flags(flags).open("/etc/hosts").map(drop)
 }
 
 fn pidfd_of(parent: Pid) -> io::Result<OwnedFd> {

@@ -52,8 +52,6 @@ const ALWAYS: &[i64] = &[
     libc::SYS_munmap,
     libc::SYS_nanosleep,
     libc::SYS_newfstatat,
-    // Landlock says which files.
-    libc::SYS_openat,
     libc::SYS_ppoll,
     libc::SYS_pread64,
     libc::SYS_read,
@@ -150,8 +148,11 @@ fn memory_and_threads(rules: &mut Rules) -> Result<()> {
     Ok(())
 }
 
-/// Questions about fds: flags, what is unread and unsent, whether it is a terminal.
+/// Files, to read: Landlock says which, and knows nothing of O_TRUNC before its ABI 3. Questions about fds: flags, what
+/// is unread and unsent, whether it is a terminal.
 fn descriptors(rules: &mut Rules) -> Result<()> {
+    let changing = unsigned(libc::O_ACCMODE | libc::O_TRUNC | libc::O_CREAT);
+    rules.insert(libc::SYS_openat, vec![rule(&[masked(2, changing, 0)?])?]);
     let commands = [
         libc::F_GETFD,
         libc::F_SETFD,
