@@ -1,5 +1,6 @@
 //! Plays Apache: one connection, one message with a client's socket, close.
 
+use std::fs::File;
 use std::io::{self, IoSlice, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
@@ -7,6 +8,8 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{
     AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType, UnixAddr, connect, sendmsg, setsockopt,
     socket, sockopt,
@@ -110,6 +113,23 @@ pub fn client_pair(kind: Kind) -> (Client, OwnedFd) {
             (Client::tcp(ours), theirs.into())
         }
     }
+}
+
+/// Hands over a loopback TCP connection, and the payload in a sealed memfd, as Apache does with large ones.
+///
+/// # Panics
+/// When the daemon does not take it.
+#[must_use]
+pub fn hand_over_large(path: &Path, payload: &[u8]) -> Client {
+    let memfd = memfd_create(c"payload", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING);
+    let mut file = File::from(memfd.expect("a memfd"));
+    file.write_all(payload).expect("memory");
+    let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK;
+    fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).expect("seals");
+    let (ours, theirs) = client_pair(Kind::Tcp);
+    let connection = dial(path, Door::SeqPacket).expect("a connection");
+    connection.send(b"\x01{\"v\":1}\n", &[theirs.as_fd(), file.as_fd()]).expect("a message");
+    ours
 }
 
 /// The whole handoff, exactly as Apache does it: afterwards only the daemon has the client's socket.

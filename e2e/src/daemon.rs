@@ -310,12 +310,12 @@ impl Daemon {
         serde_json::from_str(&body).expect("JSON")
     }
 
-    /// The workers in this state, by process id.
+    /// The workers of the slots in this state, by process id; the sacrificial one is none of them.
     #[must_use]
     pub fn workers(&self, state: &str) -> Vec<u32> {
         let status = self.status();
         let workers = status["workers"].as_array().cloned().unwrap_or_default();
-        let of_state = workers.iter().filter(|worker| worker["state"] == state);
+        let of_state = workers.iter().filter(|worker| worker["state"] == state && worker["slot"].is_number());
         of_state.filter_map(|worker| u32::try_from(worker["pid"].as_u64()?).ok()).collect()
     }
 

@@ -7,10 +7,13 @@
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use handoff_e2e::manager;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::resource::{Resource, setrlimit};
 
 /// Bodies of messages, as the channel encodes them: the number of the variant, then its fields.
 const READY: &[u8] = b"\x00\x01\x050.1.0";
@@ -24,9 +27,17 @@ const UNKNOWN_VARIANT: &[u8] = b"\x2a";
 /// A list that claims to have 2⁶⁴ - 1 elements.
 const ENDLESS_LIST: &[u8] = b"\x01\xfd\xff\xff\xff\xff\xff\xff\xff\xff";
 
+/// More than any worker needs that serves small payloads.
+const LITTLE_MEMORY_BYTES: u64 = 24 << 20;
+
 fn main() -> io::Result<()> {
     let executable = std::env::current_exe()?;
     let behaviour = fs::read_to_string(executable.with_file_name("behaviour"))?;
+    if let Some(real) = behaviour.strip_prefix("little memory for ") {
+        // A real worker: what is too large for its memory is deadly for it.
+        setrlimit(Resource::RLIMIT_DATA, LITTLE_MEMORY_BYTES, LITTLE_MEMORY_BYTES)?;
+        return Err(Command::new(real.trim()).arg0("handoffd-worker").exec());
+    }
     let mut channel = Channel(File::from(io::stdin().as_fd().try_clone_to_owned()?));
     if let Some(version) = behaviour.trim().strip_prefix("becomes version ") {
         return Foreigner::new(channel, version.parse().map_err(io::Error::other)?).live();

@@ -61,6 +61,7 @@ fn assert_shape(status: &Value) {
     let of_fleet = [
         "config_error",
         "generation",
+        "last_poison",
         "last_reload",
         "last_upgrade",
         "leases",

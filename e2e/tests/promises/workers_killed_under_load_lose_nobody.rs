@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use handoff_e2e::apache::Kind;
-use handoff_e2e::process::{fds, signal};
+use handoff_e2e::process::{children, fds, signal};
 use handoff_e2e::{Crowd, Daemon, Door, PATIENCE, Response, eventually};
 use nix::sys::signal::Signal;
 
@@ -70,6 +70,40 @@ fn everybody_is_answered_once_and_the_numbers_add_up() {
     eventually("the supervisor's fds are back", || {
         (daemon.workers("ready").len() == 4 && fds(daemon.pid()) <= fds_before + 1).then_some(())
     });
+}
+
+#[test]
+fn nobody_waits_in_vain_while_two_workers_are_killed_fifty_times_a_second() {
+    let daemon = Daemon::start("max_connections = 5000\n");
+    let (mut crowd, mut kills) = (Crowd::default(), 0_usize);
+    let began_at = Instant::now();
+    let mut next_kill_at = began_at;
+    while began_at.elapsed() < Duration::from_secs(5) {
+        crowd.join(daemon.hand_over(r#"{"prompt":"x","mock":{"length":5,"token_delay_ms":1}}"#));
+        if Instant::now() >= next_kill_at {
+            next_kill_at = Instant::now() + Duration::from_millis(20);
+            // Whoever lives: also the sacrificial worker, and those that have just begun.
+            let workers = children(daemon.pid());
+            if let Some(worker) = workers.get(kills % workers.len().max(1)) {
+                signal(*worker, Signal::SIGKILL);
+                kills += 1;
+            }
+        }
+        crowd.listen(Duration::from_millis(4));
+    }
+    let responses = crowd.responses(PATIENCE);
+    assert!(kills > 100 && responses.len() > 300, "{kills} kills, {} handoffs", responses.len());
+    let mut verdicts = BTreeMap::new();
+    for response in &responses {
+        // The worker that was to write the last event of a dead one was killed too: counted, and never a 503.
+        let is_cut = response.status == 200 && response.error_code().is_none() && !response.is_complete();
+        let verdict = if is_cut { "cut" } else { verdict(Kind::Tcp, response) };
+        *verdicts.entry(verdict).or_insert(0) += 1;
+    }
+    let lost = daemon.metric(r#"handoffd_lease_endings_total{outcome="epitaph_lost""#);
+    assert!(f64::from(verdicts.get("cut").copied().unwrap_or(0)) <= lost, "{verdicts:?}, {lost} lost");
+    let count = |verdict| verdicts.get(verdict).copied().unwrap_or(0);
+    assert!(count("complete") > 0 && count("refused") as usize <= kills, "{verdicts:?}, {kills} kills");
 }
 
 fn kind(number: usize) -> Kind {

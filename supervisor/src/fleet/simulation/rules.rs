@@ -168,7 +168,7 @@ impl Judge {
         assert!(may_be_out && lease.witness != Some(false), "no byte can be out: {lease:?}");
         assert!(lease.has_fd, "there is nothing to write to");
         assert!(!std::mem::replace(&mut lease.epitaph, true), "never a second epitaph");
-        match self.stopping.is_some() {
+        match self.stopping.is_some() || self.expected.abandon {
             true => {
                 let worker = &self.workers[&to];
                 assert!(self.may_write_epitaph(worker), "it would not read it: {worker:?}");
