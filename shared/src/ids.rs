@@ -79,7 +79,7 @@ impl Generation {
     /// The generation after this one.
     #[must_use]
     pub const fn next(self) -> Self {
-        Self(self.0 + 1)
+        Self(self.0.saturating_add(1))
     }
 }
 

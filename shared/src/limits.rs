@@ -50,6 +50,8 @@ pub const FDS_PER_STREAM: u64 = 1;
 pub const START_TIMEOUT: Duration = Duration::from_secs(10);
 /// For an adopted worker to say what it holds.
 pub const ADOPT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Payloads that a supervisor keeps of one adopted worker, in bytes; what is beyond gets no second try.
+pub const ADOPTED_PAYLOADS_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// For a supervisor that leaves to get everything out of its hands.
 pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Between two snapshots.

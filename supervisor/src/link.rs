@@ -45,6 +45,8 @@ pub(crate) struct Link {
     pub(crate) next_page: u32,
     /// Fds that it may still give us with it.
     pub(crate) fd_budget: usize,
+    /// Bytes of payloads that we still keep of it.
+    pub(crate) payload_budget: usize,
 }
 
 /// Who has started a worker.
@@ -111,6 +113,7 @@ impl Link {
             is_being_kept: false,
             next_page: 0,
             fd_budget: 0,
+            payload_budget: 0,
         };
         let config = (*recipe.config).clone();
         link.outbox.push_back(Outgoing::Message(ToWorker::Configure(Box::new(Configure {
@@ -142,6 +145,7 @@ impl Link {
             is_being_kept: false,
             next_page: 0,
             fd_budget: 0,
+            payload_budget: 0,
         })
     }
 

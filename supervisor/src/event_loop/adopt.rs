@@ -5,7 +5,8 @@ use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
 use handoff_shared::channel::Fds;
-use handoff_shared::ids::{Generation, LeaseId, WorkerId};
+use handoff_shared::ids::{Generation, LeaseId, SlotId, WorkerId};
+use handoff_shared::limits::{ADOPTED_PAYLOADS_BYTES_MAX, SLOTS_MAX};
 use handoff_shared::message::{
     Held, HeldLease as SaidLease, HeldStage as SaidStage, PROTOCOL_VERSION, ToWorker,
 };
@@ -18,6 +19,8 @@ use crate::generation::Recipe;
 use crate::inherit::GENERATION;
 use crate::link::{Link, Origin, Outgoing};
 
+/// A worker may know of generations that we have never heard of, but not of so many.
+const GENERATIONS_AHEAD_MAX: u32 = 1 << 20;
 /// More leases than a million are in no worker.
 const PAGES_MAX: u32 = 1 << 14;
 
@@ -94,6 +97,7 @@ impl EventLoop {
         let ticket = self.parts.start_number;
         if let Some(link) = self.links.get_mut(&worker) {
             link.fd_budget = share;
+            link.payload_budget = ADOPTED_PAYLOADS_BYTES_MAX;
             link.push(Outgoing::Message(ToWorker::Resync { ticket, fd_budget }));
         }
     }
@@ -111,8 +115,11 @@ impl EventLoop {
             tracing::error!(page, fds, "worker says what it holds without being asked, or more than it may");
             return self.tell(Event::Misbehaved { worker });
         }
-        if held.leases.iter().any(|said| said.lease.is_of(self.parts.start_number)) {
-            tracing::error!("worker claims a lease that is still to come");
+        let newest = self.recipes.keys().copied().max().unwrap_or(Generation::FIRST);
+        let has_place = held.slot.0 < SLOTS_MAX || held.slot == SlotId::QUARANTINE;
+        let is_future = held.leases.iter().any(|said| said.lease.is_of(self.parts.start_number));
+        if is_future || !has_place || held.generation.0 > newest.0.saturating_add(GENERATIONS_AHEAD_MAX) {
+            tracing::error!("worker claims a lease, a slot or a generation that cannot be");
             return self.tell(Event::Misbehaved { worker });
         }
         link.next_page += 1;
@@ -132,7 +139,7 @@ impl EventLoop {
             slot,
             generation,
             drain_remaining: held.drain_remaining_ms.map(Duration::from_millis),
-            leases: self.readmit(held.leases, fds),
+            leases: self.readmit(worker, held.leases, fds),
         };
         if held.last {
             tracing::info!(%slot, %generation, pid, pages = held.page + 1, version = held.protocol_version, "worker has said what it holds");
@@ -141,12 +148,13 @@ impl EventLoop {
     }
 
     /// Its leases are ours again. Fds are in the order of the leases; what was lost on the way was at the end.
-    fn readmit(&mut self, leases: Vec<SaidLease>, fds: Fds) -> Vec<HeldLease> {
+    fn readmit(&mut self, worker: WorkerId, leases: Vec<SaidLease>, fds: Fds) -> Vec<HeldLease> {
         let mut fds = fds.received.into_iter();
+        let mut room = self.links.get(&worker).map_or(0, |link| link.payload_budget);
         let mut admitted = Vec::new();
         let mut dropped = Vec::new();
         for said in leases {
-            let (stage, adopted) = split(said.stage, said.has_fd, &mut fds);
+            let (stage, adopted) = split(said.stage, said.has_fd, &mut fds, &mut room);
             let mut has_fd = adopted.client.is_some();
             if self.dispatcher.knows(said.lease) {
                 // The fleet will say what it thinks of a lease that two workers hold.
@@ -156,6 +164,9 @@ impl EventLoop {
                 dropped.extend(self.dispatcher.readmit(said.lease, adopted, Instant::now()));
             }
             admitted.push(HeldLease { lease: said.lease, attempt: said.attempt, stage, has_fd });
+        }
+        if let Some(link) = self.links.get_mut(&worker) {
+            link.payload_budget = room;
         }
         for lease in &mut admitted {
             lease.has_fd &= !dropped.contains(&lease.lease);
@@ -202,15 +213,24 @@ impl EventLoop {
     }
 }
 
-/// What the fleet must know, and what the dispatcher keeps.
-fn split(stage: SaidStage, has_fd: bool, fds: &mut impl Iterator<Item = OwnedFd>) -> (HeldStage, Adopted) {
+/// What the fleet must know, and what the dispatcher keeps. A payload for which there is no room is not kept: its
+/// lease has no second try.
+fn split(
+    stage: SaidStage,
+    has_fd: bool,
+    fds: &mut impl Iterator<Item = OwnedFd>,
+    room: &mut usize,
+) -> (HeldStage, Adopted) {
     let client = if has_fd { fds.next() } else { None };
     match stage {
         SaidStage::Taken { truncated, inline, memfd_bytes, written } => {
             let memfd = memfd_bytes.filter(|_| has_fd).and_then(|bytes| Some((fds.next()?, bytes)));
             // Without its payload nobody else can serve it.
-            let is_whole = memfd_bytes.is_none() || memfd.is_some();
+            let is_whole = (memfd_bytes.is_none() || memfd.is_some()) && inline.0.len() <= *room;
             let client = client.filter(|_| is_whole);
+            if client.is_some() {
+                *room -= inline.0.len();
+            }
             let payload = client.is_some().then_some(Message { inline: inline.0, memfd, truncated });
             (HeldStage::Taken, Adopted { client, payload, written })
         }

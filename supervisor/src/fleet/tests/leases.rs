@@ -74,6 +74,38 @@ fn a_committed_lease_of_which_no_byte_went_out_gets_502() {
 }
 
 #[test]
+fn an_epitaph_of_which_no_byte_went_out_is_given_to_another_worker_a_bounded_number_of_times() {
+    let mut stage = Stage::ready(policy(2));
+    let (lease, mut holder) = stage.stream();
+    let mut written = true;
+    for lends in 2.. {
+        let written = BTreeMap::from([(lease, std::mem::take(&mut written))]);
+        stage.tell(Event::Dead { worker: holder, exit: Exit::Crashed, written });
+        let mut said = stage.said();
+        // Whoever takes the dead one's place is Ready within the queue timeout.
+        stage.wait(SECOND + SECOND / 4);
+        said.append(&mut stage.said());
+        for action in &said {
+            if let Action::Spawn { worker, .. } = action {
+                stage.tell(Event::Ready { worker: *worker });
+            }
+        }
+        said.append(&mut stage.said());
+        let next = said.iter().find_map(|action| match action {
+            Action::LendEpitaph { worker, .. } => Some(*worker),
+            _ => None,
+        });
+        let Some(next) = next else {
+            let lost = Action::Close { lease, ending: LeaseEnding::EpitaphLost };
+            assert!(lends == 17 && said.contains(&lost), "{lends}: {said:?}");
+            return;
+        };
+        stage.take(lease, next);
+        holder = next;
+    }
+}
+
+#[test]
 fn bytes_that_nobody_announced_are_never_followed_by_a_second_answer() {
     let mut stage = Stage::ready(policy(2));
     let (lease, first) = stage.lend();
