@@ -56,7 +56,7 @@ impl Fleet {
         if self.leaving || self.is_adopting() {
             return Err(NotReplaced::HandingOver);
         }
-        if self.roll.is_some() || self.loading || self.is_successor_due() {
+        if self.is_rolling() || self.loading || self.is_successor_due() {
             return Err(NotReplaced::Rolling);
         }
         let worker = place.current().and_then(|id| self.workers.get(&id));

@@ -125,6 +125,11 @@ impl Fleet {
         self.outdated_slots().next()
     }
 
+    /// Also when the roll that began it has ended: a newer one took its place, and could not start.
+    pub(super) fn is_rolling(&self) -> bool {
+        self.roll.is_some() || self.has_outdated_slots()
+    }
+
     pub(super) fn has_outdated_slots(&self) -> bool {
         self.outdated_slot().is_some()
     }

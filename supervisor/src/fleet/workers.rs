@@ -380,7 +380,7 @@ impl Fleet {
     /// A replacement beside the current worker, for one that is old or large: one at a time, and none while a
     /// worker is missing. Each slot has one recycled worker that drains, so that their number is bounded.
     pub(super) fn recycle(&mut self, now: Instant) {
-        let is_busy = self.roll.is_some() || self.is_successor_due() || self.ready() < self.slots.len();
+        let is_busy = self.is_rolling() || self.is_successor_due() || self.ready() < self.slots.len();
         if self.stopping.is_some() || self.leaving || is_busy {
             return;
         }

@@ -139,6 +139,20 @@ fn a_successor_takes_the_place_of_a_worker_that_dies_meanwhile() {
     assert_eq!((stage.fleet.ready(), stage.said()), (1, vec![]));
 }
 
+#[test]
+fn a_slot_that_is_to_go_gets_no_successor_when_the_roll_that_began_it_is_gone() {
+    let mut stage = mixed(1);
+    stage.load(5, policy(1));
+    stage.said();
+    stage.tell(Event::Dead { worker: worker(3), exit: Exit::Crashed, written: BTreeMap::new() });
+    assert_eq!(stage.said(), [spawn(8, 0, 5, Cause::Roll)]);
+    stage.die(worker(7));
+    let cannot = Action::RollEnded { generation: Generation(5), result: RollResult::CannotStart };
+    assert_eq!(stage.die(worker(8)), [cannot]);
+    let may = stage.fleet.may_replace_worker(stage.now, SlotId(2));
+    assert_eq!(may, Err(NotReplaced::Rolling));
+}
+
 /// Generation 4 is proven in slot 0, generations 2 and 3 drain, slots 1 and 2 still have generation 1.
 fn mixed(slots: u16) -> Stage {
     let mut stage = Stage::ready(policy(3));
