@@ -399,12 +399,13 @@ impl Fleet {
     }
 
     /// After Stop nothing waits. A draining worker that still has streams may write an epitaph: who has none
-    /// ends at once, and would not read it.
+    /// ends at once, and would not read it. When we are gone ourselves in a moment, nothing can be sent any more.
     pub(super) fn refuse_queue(&mut self, now: Instant) {
         self.refuse_suspects();
+        let can_send = self.stopping.is_some();
         for (_, id) in std::mem::take(&mut self.leases.queue) {
             let is_epitaph = self.leases.live.get(&id).is_some_and(|lease| lease.work != Work::Serve);
-            match self.busiest_draining().filter(|_| is_epitaph) {
+            match self.busiest_draining().filter(|_| can_send && is_epitaph) {
                 Some(worker) => self.lend(now, id, worker),
                 None => self.give_up(id, Refusal::ShuttingDown),
             }

@@ -273,6 +273,8 @@ fn a_lease_of_two_workers_ends_the_second_one_and_its_other_clients_are_looked_a
     stage.hold(0, page(0, 1, &[both]));
     stage.hold(1, page(1, 1, &[held(3, HeldStage::Taken), both, other]));
     assert_eq!(stage.said(), [kill(1, Cause::Protocol)]);
+    let load = stage.fleet.report(stage.now).workers.into_iter().find(|one| one.worker == Some(worker(1)));
+    assert_eq!(load.map(|one| one.leases), Some(2));
     // Last words count, and count only once.
     stage.tell(Event::Released { worker: worker(0), lease: past(1), outcome: Outcome::Complete });
     assert_eq!(stage.said().len(), 1);
@@ -338,6 +340,34 @@ fn stop_during_an_adoption_starts_nobody_and_everybody_drains() {
 }
 
 #[test]
+fn a_drain_and_a_stop_during_an_adoption_end_at_the_earlier_deadline() {
+    for own in [3 * SECOND, 20 * SECOND] {
+        let mut stage = adopting(1, 1);
+        stage.tell(Event::Stop { deadline: stage.now + 10 * SECOND });
+        stage.hold(0, HeldPage { drain_remaining: Some(own), ..page(0, 1, &[]) });
+        stage.said();
+        stage.pass(own.min(10 * SECOND) + DRAIN_GRACE - SECOND);
+        assert_eq!(stage.said(), []);
+        stage.pass(SECOND);
+        assert_eq!(stage.said(), [kill(0, Cause::DrainTimeout)]);
+    }
+}
+
+#[test]
+fn who_waited_for_an_adoption_has_the_whole_queue_timeout_after_it() {
+    let mut stage = adopting(1, 2);
+    let streaming = held(1, HeldStage::Committed(Format::Text));
+    stage.hold(0, HeldPage { last: false, ..page(0, 1, &[streaming]) });
+    assert_eq!(stage.die(worker(0)), [Action::ForgetPayload { lease: past(1) }]);
+    stage.wait(3 * SECOND);
+    assert_eq!(stage.die(worker(1)), [taken_over(3)]);
+    stage.wait(2 * SECOND - Duration::from_millis(1));
+    assert_eq!(stage.said(), []);
+    stage.wait(Duration::from_millis(1));
+    assert_eq!(stage.said(), [Action::Close { lease: past(1), ending: LeaseEnding::EpitaphLost }]);
+}
+
+#[test]
 fn a_reload_during_an_adoption_waits_for_its_end() {
     let mut stage = adopting(1, 1);
     stage.tell(Event::Reload);
@@ -383,6 +413,20 @@ fn a_supervisor_that_leaves_starts_nobody_and_goes_when_nothing_is_in_its_hands(
     assert!(stage.spawned().is_empty() && !stage.fleet.is_quiet(), "two clients are in our hands");
     stage.tell(Event::Abandon);
     assert_eq!(stage.said().len(), 2);
+}
+
+#[test]
+fn nothing_is_lent_by_a_supervisor_that_gives_up_leaving_well() {
+    let mut stage = Stage::ready(policy(2));
+    let (lease, first) = stage.stream();
+    let (_, second) = stage.stream();
+    stage.tell(Event::Beat { worker: second, rss_bytes: 0, draining: true });
+    stage.tell(Event::Leave);
+    stage.said();
+    assert_eq!(stage.die(first), [Action::ForgetPayload { lease }]);
+    stage.tell(Event::Abandon);
+    let lost = Action::Close { lease, ending: LeaseEnding::EpitaphLost };
+    assert_eq!(stage.said(), [lost], "it would never be sent");
 }
 
 #[test]
