@@ -28,13 +28,15 @@ impl Judge {
         let mut next = Self::new(now, policy, self.faultless);
         next.policies.extend(std::mem::take(&mut self.policies));
         next.policies.insert(Generation::FIRST, next.policy.clone());
-        let leases = std::mem::take(&mut self.leases).into_iter().chain(std::mem::take(&mut self.estate));
+        let leases = [&mut self.leases, &mut self.estate, &mut self.ended].map(std::mem::take);
         next.estate = leases
+            .into_iter()
+            .flatten()
             .filter_map(|(id, lease)| Some((id, Lease { holder: Some(*holders.get(&id)?), ..lease })))
             .collect();
         // The truth stays; what was held against anybody is forgotten.
         next.suspicion = self.suspicion.inherited();
-        next.estate.values_mut().for_each(|lease| lease.record = Record::default());
+        next.estate.values_mut().for_each(|lease| lease.record = Record::inherited(lease.lends));
         next.known = known;
         next.adopting = !workers.is_empty() || !next.known.is_empty();
         for (id, (slot, generation)) in workers {
@@ -56,6 +58,10 @@ impl Judge {
 
     pub(super) fn is_adopting(&self) -> bool {
         self.adopting
+    }
+
+    pub(super) fn is_live(&self, lease: LeaseId) -> bool {
+        [&self.leases, &self.estate, &self.ended].iter().any(|leases| leases.contains_key(&lease))
     }
 
     pub(super) fn wrote(&mut self, lease: LeaseId) {

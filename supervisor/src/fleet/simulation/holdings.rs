@@ -69,6 +69,14 @@ impl Process {
         sent.chain(self.sessions.keys().copied()).collect()
     }
 
+    pub(super) fn forget(&mut self, lease: LeaseId) {
+        self.sessions.remove(&lease);
+        self.inbox.retain(|packet| match packet {
+            Packet::Handoff { lease: sent, .. } | Packet::Epitaph(sent) => *sent != lease,
+            Packet::Drain(_) | Packet::Resync { .. } => true,
+        });
+    }
+
     /// A new supervisor calls it by another number; what an earlier one has asked is of no interest any more.
     pub(super) fn rename(&mut self, id: WorkerId) {
         self.id = id;

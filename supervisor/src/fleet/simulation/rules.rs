@@ -240,7 +240,7 @@ impl Judge {
                     "it could have been answered: {lease:?}"
                 );
                 let could = self.workers.values().any(|worker| self.may_write_epitaph(worker));
-                let too_late = (self.stopping.is_some() || self.expected.abandon) && !could;
+                let too_late = self.expected.abandon || (self.stopping.is_some() && !could);
                 let nobody = lease.epitaph || !lease.has_fd || too_late || self.expected.tick;
                 assert!(nobody, "it could have had its epitaph: {lease:?}");
             }

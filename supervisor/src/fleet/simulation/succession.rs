@@ -9,6 +9,7 @@ use handoff_shared::ids::{Generation, LeaseId, WorkerId};
 use handoff_shared::limits::LEAVE_TIMEOUT;
 
 use super::adoption::Heritage;
+use super::judge::Stage;
 use super::process::{Packet, Process};
 use super::world::{Happening, World};
 use crate::fleet::{Event, Fleet, HeldStage, Policy};
@@ -200,18 +201,23 @@ impl World {
 
     /// Who was not Ready is not kept: its channel ends, and so does it.
     fn end_who_is_not_kept(&mut self) {
-        let chance = &mut self.chance;
+        let (chance, workers) = (&mut self.chance, &self.judge.workers);
         let mut is_kept = |process: &mut Process| {
             let has_said_so = !process.outbox.iter().any(|event| matches!(event, Event::Ready { .. }));
+            let is_killed = workers.get(&process.id).is_some_and(|worker| worker.stage == Stage::Dying);
+            if is_killed && process.holds().is_empty() {
+                // SIGKILL is on its way, and nobody would miss it.
+                return false;
+            }
             if process.ready && !has_said_so && chance.one_in(2) {
                 // Heard and kept, and nobody had time for more.
                 process.outbox.retain(|event| !matches!(event, Event::Ready { .. }));
                 return true;
             }
-            process.ready && has_said_so
+            // Whoever was lent anything has said so, if only in a lie.
+            (process.ready && has_said_so) || !process.holds().is_empty()
         };
-        // Who was lent something has said that it is Ready, if only as a lie, and is kept.
-        self.processes.retain(|_, process| is_kept(process) || !process.holds().is_empty());
+        self.processes.retain(|_, process| is_kept(process));
     }
 
     /// Generations of which the next supervisor has binary and configuration.
@@ -243,6 +249,10 @@ impl World {
         for (name, mut process) in std::mem::take(&mut self.processes) {
             let id = names[&name];
             process.rename(id);
+            // Its end was a lie, for which the supervisor had no time to kill it.
+            for lease in process.holds().into_iter().filter(|lease| !self.judge.is_live(*lease)) {
+                process.forget(lease);
+            }
             if process.foreign || process.exit.is_some() {
                 self.after(Duration::ZERO, Happening::Deliver(id));
             }

@@ -9,6 +9,8 @@ use handoff_shared::limits::{CREDITS_PER_WORKER, PROBATION_MIN, QUARANTINE_IDLE,
 
 use super::judge::{Judge, Lease, LeaseStage, Stage, Worker};
 
+/// Workers that one lease is given to, by all supervisors.
+const LENDS_MAX: u8 = 16;
 /// Workers that one lease may see beyond `redispatch_max`: the first, and two in company.
 const WORKERS_BEYOND: u8 = 3;
 
@@ -35,6 +37,14 @@ pub(super) struct Record {
     in_company: u8,
     alone: u8,
     died_alone: bool,
+    /// Workers that it was given to by earlier supervisors: what they held against it has ended with them.
+    lent_before: u8,
+}
+
+impl Record {
+    pub(super) fn inherited(lent_before: u8) -> Self {
+        Self { lent_before, ..Self::default() }
+    }
 }
 
 impl Suspicion {
@@ -138,7 +148,9 @@ impl Judge {
         assert!(all_survived, "one at a time: {id} {others:?}");
         let most = self.policies.values().map(|policy| policy.redispatch_max).max().unwrap_or(0);
         assert!(record.alone < most.max(1), "{id} was tried often enough: {record:?}");
-        assert!(self.leases[&id].lends <= most + WORKERS_BEYOND, "{id} has seen too many workers");
+        let lends = self.leases[&id].lends;
+        assert!(lends < LENDS_MAX, "{id} has seen too many workers, whatever dies");
+        assert!(lends - record.lent_before <= most + WORKERS_BEYOND, "{id} has seen too many workers");
     }
 
     pub(super) fn told_taken_suspect(&mut self, now: Instant, id: LeaseId) {
