@@ -91,17 +91,14 @@ fn an_epitaph_of_which_no_byte_went_out_is_given_to_another_worker_a_bounded_num
             }
         }
         said.append(&mut stage.said());
-        let next = said.iter().find_map(|action| match action {
-            Action::LendEpitaph { worker, .. } => Some(*worker),
-            _ => None,
-        });
-        let Some(next) = next else {
+        let is_epitaph = |action: &&Action| matches!(action, Action::LendEpitaph { .. });
+        let Some(Action::LendEpitaph { worker: next, .. }) = said.iter().find(is_epitaph) else {
             let lost = Action::Close { lease, ending: LeaseEnding::EpitaphLost };
             assert!(lends == 17 && said.contains(&lost), "{lends}: {said:?}");
             return;
         };
-        stage.take(lease, next);
-        holder = next;
+        stage.take(lease, *next);
+        holder = *next;
     }
 }
 
