@@ -11,7 +11,7 @@ DESTDIR ?=
 # Whom the handoff socket admits: Apache's group.
 APACHE_GROUP ?= www-data
 
-.PHONY: help run test test-packages build lint unit e2e browser systemd chaos fuzz doc man install uninstall deb clean
+.PHONY: help run test test-packages build lint unit e2e browser systemd chaos vm fuzz doc man install uninstall deb clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -48,6 +48,8 @@ systemd: build ## the units and the Debian package on a real systemd (needs root
 chaos: ## workers killed and stopped every 20 ms under load, for CHAOS_SECONDS; HANDOFF_SEED=… has the same again
 	$(CARGO) build --locked --release --workspace --bins
 	CHAOS_SECONDS=$(CHAOS_SECONDS) target/release/chaos
+vm: ## what only a virtual machine shows: an older kernel, memory that runs out, a clock that is set (needs root, qemu)
+	@scripts/vm
 
 fuzz: ## fuzz targets, FUZZ_SECONDS each (needs a nightly toolchain and cargo-fuzz)
 	@scripts/fuzz $(FUZZ_SECONDS)
