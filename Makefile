@@ -48,6 +48,7 @@ systemd: build ## the units and the Debian package on a real systemd (needs root
 chaos: ## workers killed and stopped every 20 ms under load, for CHAOS_SECONDS; HANDOFF_SEED=… has the same again
 	$(CARGO) build --locked --release --workspace --bins
 	CHAOS_SECONDS=$(CHAOS_SECONDS) target/release/chaos
+
 vm: ## what only a virtual machine shows: an older kernel, memory that runs out, a clock that is set (needs root, qemu)
 	@scripts/vm
 
