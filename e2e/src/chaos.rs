@@ -113,7 +113,7 @@ fn storm(
         let due = u64::try_from(since_start.as_millis()).unwrap_or(0) * u64::from(plan.per_second) / 1_000;
         site.tend(now);
         // Before the next handoffs: trouble has no moment of its own choice.
-        if troublemaker.act(now, since_start, site.supervisor()) {
+        if troublemaker.act(now, since_start, site.supervisor(), || site.is_whole()) {
             load.supervisor_was_killed(Instant::now());
         }
         // Late handoffs do not keep trouble waiting.

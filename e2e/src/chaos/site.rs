@@ -19,6 +19,7 @@ const STORE_MAX: usize = 512;
 #[derive(Debug)]
 pub(super) struct Site {
     pub(super) daemon: Daemon,
+    workers: u16,
     has_manager: bool,
     restart_at: Option<Instant>,
     /// How often READY=1 was said before this supervisor was started.
@@ -31,7 +32,7 @@ impl Site {
         let toml = format!("[workers]\ncount = {workers}\n[logging]\nformat = \"json\"\nlevel = \"info\"\n");
         let store_max = plan.with_supervisor.then_some(STORE_MAX);
         let daemon = Daemon::with(&Options { toml, store_max, ..Options::default() });
-        Self { daemon, has_manager: plan.with_supervisor, restart_at: None, said_before: 0 }
+        Self { daemon, workers, has_manager: plan.with_supervisor, restart_at: None, said_before: 0 }
     }
 
     /// Starts the next supervisor where there is none.
@@ -55,6 +56,20 @@ impl Site {
         let is_ready = !self.has_manager || self.readies() > self.said_before;
         let pid = self.daemon.pid();
         (is_ready && self.restart_at.is_none()).then(|| Supervisor { pid, number: self.readies() })
+    }
+
+    /// Every worker is there, and every client in the hands of one.
+    pub(super) fn is_whole(&self) -> bool {
+        let Some((200, metrics)) = self.daemon.get("/metrics") else { return false };
+        let value = |name: &str| {
+            let sample = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))?;
+            sample.parse::<u16>().ok()
+        };
+        // The sacrificial worker may be there too.
+        value("handoffd_suspects") == Some(0)
+            && value("handoffd_leases_queued") == Some(0)
+            && value("handoffd_workers{state=\"dying\"}") == Some(0)
+            && value("handoffd_workers{state=\"ready\"}").is_some_and(|ready| ready >= self.workers)
     }
 
     /// A stop for good.

@@ -18,6 +18,8 @@ const FENCED_AFTER: Duration = Duration::from_millis(1_900);
 /// So long before a supervisor dies nothing happens to its workers: one fault at a time.
 const CALM: Duration = Duration::from_millis(500);
 
+/// Between two looks at a fleet that is to be whole.
+const LOOKS: Duration = Duration::from_millis(10);
 /// A supervisor that is to be replaced and still there after this time has given it up.
 const REPLACED_WITHIN: Duration = Duration::from_secs(5);
 
@@ -126,6 +128,8 @@ pub struct Troublemaker {
     stopped: Option<(u32, Instant)>,
     /// This one is on its way out, or goes on after all from then on.
     leaving: Option<(usize, Instant)>,
+    /// The supervisor dies as soon as it is alone with its trouble, and was last looked at then.
+    postponed: Option<(Appointment, Instant)>,
     done: BTreeMap<&'static str, u64>,
 }
 
@@ -133,13 +137,38 @@ impl Troublemaker {
     /// Nothing has happened yet.
     #[must_use]
     pub fn new(schedule: Schedule) -> Self {
-        Self { schedule: schedule.peekable(), stopped: None, leaving: None, done: BTreeMap::new() }
+        Self {
+            schedule: schedule.peekable(),
+            stopped: None,
+            leaving: None,
+            postponed: None,
+            done: BTreeMap::new(),
+        }
     }
 
     /// Does what is due; says whether it has killed the supervisor. From the end of one supervisor until the next is
-    /// ready, appointments are missed.
-    pub fn act(&mut self, now: Instant, since_start: Duration, supervisor: Option<Supervisor>) -> bool {
+    /// ready, appointments are missed. A supervisor is killed when what its workers' deaths have left behind is in
+    /// living hands again, as `is_whole` says: one fault at a time. Until then everybody else is left alone.
+    pub fn act(
+        &mut self,
+        now: Instant,
+        since_start: Duration,
+        supervisor: Option<Supervisor>,
+        is_whole: impl Fn() -> bool,
+    ) -> bool {
         let mut killed = false;
+        if let Some((due, looked_at)) = self.postponed {
+            match supervisor {
+                Some(_) if now < looked_at + LOOKS => {}
+                Some(supervisor) if is_whole() => {
+                    self.postponed = None;
+                    self.keep(now, due, supervisor);
+                    killed = true;
+                }
+                Some(_) => self.postponed = Some((due, now)),
+                None => self.postponed = None,
+            }
+        }
         if self.stopped.is_some_and(|(_, until)| until <= now) {
             self.go_on();
         }
@@ -148,10 +177,12 @@ impl Troublemaker {
                 self.leaving.is_some_and(|(number, until)| number == supervisor.number && now < until)
             };
             match supervisor.filter(|supervisor| !leaves(supervisor)) {
-                Some(supervisor) => {
-                    self.keep(now, due, supervisor);
-                    killed |= due.trouble == Trouble::KillSupervisor;
+                Some(_) if self.postponed.is_some() => {}
+                Some(_) if due.trouble == Trouble::KillSupervisor => {
+                    self.go_on();
+                    self.postponed = Some((due, now));
                 }
+                Some(supervisor) => self.keep(now, due, supervisor),
                 None => *self.done.entry("missed").or_default() += 1,
             }
         }

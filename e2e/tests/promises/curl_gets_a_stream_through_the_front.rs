@@ -2,8 +2,8 @@
 
 use std::process::Command;
 
-use handoff_e2e::Daemon;
 use handoff_e2e::front::Front;
+use handoff_e2e::{Daemon, eventually};
 
 fn curl(arguments: &[&str]) -> String {
     let output = Command::new("curl").args(["-sS", "-N", "--max-time", "20"]).args(arguments).output();
@@ -32,7 +32,9 @@ fn by_get_and_post_with_http_1_0_and_1_1() {
         assert!(body.ends_with("event: done\ndata: [DONE]\n\n"), "{way:?}: {body}");
         assert!(body.contains(r#"{"content":" curl"}"#), "{way:?}: {body}");
     }
-    assert_eq!(daemon.metric("handoffd_lease_endings_total{outcome=\"complete\""), 5.0);
+    eventually("all five are counted", || {
+        (daemon.metric("handoffd_lease_endings_total{outcome=\"complete\"") == 5.0).then_some(())
+    });
 }
 
 #[test]
