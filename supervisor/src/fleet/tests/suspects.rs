@@ -26,7 +26,9 @@ impl Stage {
     /// It dies; the next one is started and Ready.
     fn sacrifice(&mut self, id: WorkerId) -> (Vec<Action>, WorkerId) {
         let mut said = self.die(id);
+        let late = self.now + SECOND;
         while self.fleet.quarantine.current().is_none() {
+            assert!(self.now < late, "nobody is started: {said:?}");
             self.wait(SECOND / 100);
         }
         let next = self.sacrificial();
