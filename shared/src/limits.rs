@@ -69,11 +69,11 @@ pub const AWAY_AFTER: Duration = Duration::from_millis(1000);
 /// A worker younger than this is not recycled.
 pub const RECYCLE_AGE_MIN: Duration = Duration::from_secs(1);
 /// A suspect that its sacrificial worker has survived for this long does not keep the next one waiting.
-pub const PROBATION: Duration = Duration::from_millis(100);
+pub const PROBATION: Duration = Duration::from_millis(20);
 /// The same when many wait: all of them are to have their turn within [`PROBATION_OF_ALL`], if this allows it.
-pub const PROBATION_MIN: Duration = Duration::from_millis(5);
+pub const PROBATION_MIN: Duration = Duration::from_millis(2);
 /// How long all suspects that wait may take together before their probation is made shorter.
-pub const PROBATION_OF_ALL: Duration = Duration::from_secs(1);
+pub const PROBATION_OF_ALL: Duration = Duration::from_millis(200);
 /// A suspect waits for its turn this long at most, whatever else happens.
 pub const SUSPECT_WAIT_MAX: Duration = Duration::from_secs(30);
 /// A sacrificial worker without anything to do for this long is let go.
