@@ -53,7 +53,7 @@ pub const ADOPT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Payloads that a supervisor keeps of one adopted worker, in bytes; what is beyond gets no second try.
 pub const ADOPTED_PAYLOADS_BYTES_MAX: usize = 256 * 1024 * 1024;
 /// For a supervisor that leaves to get everything out of its hands.
-pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(2);
+pub const LEAVE_TIMEOUT: Duration = Duration::from_secs(8);
 /// Between two snapshots.
 pub const BEAT_INTERVAL: Duration = Duration::from_millis(500);
 /// Without a snapshot for this long a worker is hung.

@@ -103,6 +103,9 @@ impl EventLoop {
             tracing::info!(%lease, slot = %link.slot, attempt, "handoff goes to another worker");
         }
         link.push(Outgoing::Lend { lease, attempt });
+        // At once, not at the end of the turn: until then it is in nobody's hands but ours, and we may be killed. What
+        // the socket has no room for waits as ever.
+        let _ = link.flush(&self.dispatcher);
     }
 
     fn spawn(&mut self, worker: WorkerId, slot: SlotId, generation: Generation, cause: Cause) {
