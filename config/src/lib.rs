@@ -10,6 +10,7 @@
 
 #![forbid(unsafe_code)]
 
+pub mod backend;
 pub mod cli;
 
 mod allowed;
@@ -20,16 +21,18 @@ mod file;
 mod reader;
 mod settings;
 mod validate;
+mod validate_backends;
 mod values;
 
 use std::ffi::OsString;
 
+pub use backend::{Backend, Backends, Secret};
 use cli::Cli;
 pub use error::{ConfigError, Problem};
 pub use file::ConfigFile;
 pub use values::{
-    Backend, Benchmark, Client, Config, HalfClose, Identity, LogFormat, Logging, Metrics, Mock, OpenAi,
-    Provider, SandboxMode, Server, SocketMode, Workers,
+    Benchmark, Client, Config, HalfClose, Identity, LogFormat, Logging, Metrics, SandboxMode, Server,
+    SocketMode, Workers,
 };
 
 impl Config {

@@ -8,17 +8,15 @@ use std::thread::available_parallelism;
 use std::time::Duration;
 
 use crate::reader::Reader;
-use crate::settings::{Settings, Value};
+use crate::settings::Settings;
 use crate::{
-    Backend, Benchmark, Client, Config, ConfigError, HalfClose, Identity, LogFormat, Logging, Metrics, Mock,
-    OpenAi, Provider, SandboxMode, Server, SocketMode, Workers, allowed,
+    Benchmark, Client, Config, ConfigError, HalfClose, Identity, LogFormat, Logging, Metrics, SandboxMode,
+    Server, SocketMode, Workers, allowed, validate_backends,
 };
 
-const TIMEOUT_SECS: RangeInclusive<f64> = 0.001..=86_400.0;
+pub(crate) const TIMEOUT_SECS: RangeInclusive<f64> = 0.001..=86_400.0;
 const LINGER_SECS: RangeInclusive<f64> = 0.001..=60.0;
 const AGE_SECS: RangeInclusive<f64> = 1.0..=31_536_000.0;
-const MOCK_DELAY_MS: RangeInclusive<u64> = 0..=3_600_000;
-const MOCK_EVENTS: RangeInclusive<u32> = 0..=10_000_000;
 const CONNECTIONS: RangeInclusive<u32> = 1..=10_000_000;
 const HANDOFF_BYTES: RangeInclusive<u32> = 4_096..=1_048_576;
 const REDISPATCHES: RangeInclusive<u8> = 0..=3;
@@ -28,9 +26,6 @@ const RSS_MB: RangeInclusive<u64> = 0..=1_048_576;
 const DATA_MB: RangeInclusive<u64> = 0..=1_048_576;
 /// Less than this and no worker starts.
 const DATA_MB_MIN: u64 = 32;
-const IDLE_CONNECTIONS: RangeInclusive<u32> = 0..=100_000;
-/// HTTP/2 begins with windows of 64 KiB and knows none of 2 GiB.
-const WINDOW_KB: RangeInclusive<u32> = 64..=2_097_151;
 
 const MEBIBYTE: u64 = 1 << 20;
 
@@ -46,11 +41,13 @@ pub(crate) fn config(settings: Settings<'_>, benchmark: Benchmark) -> Result<Con
 
 /// Asks for every key.
 pub(crate) fn read(reader: &mut Reader<'_>, benchmark: Benchmark) -> Config {
+    let server = server(reader);
+    let client = client(reader);
     Config {
-        server: server(reader),
-        client: client(reader),
+        backends: validate_backends::backends(reader, &server, &client),
+        server,
+        client,
         workers: workers(reader),
-        backend: backend(reader),
         metrics: metrics(reader),
         logging: logging(reader),
         benchmark,
@@ -81,7 +78,6 @@ fn server(reader: &mut Reader<'_>) -> Server {
             262_144,
             allowed::whole(HANDOFF_BYTES),
         ),
-        backend_timeout: timeout(reader, "server.backend_timeout_secs", 30),
         redispatch_max: reader.value("server.redispatch_max", 1, allowed::whole(REDISPATCHES)),
         poison_memory: reader.value("server.poison_memory_secs", None, allowed::seconds_or_off(AGE_SECS)),
     };
@@ -181,79 +177,6 @@ fn one_per_core() -> NonZeroU16 {
     NonZeroU16::new(count).unwrap_or(NonZeroU16::MIN)
 }
 
-fn backend(reader: &mut Reader<'_>) -> Backend {
-    Backend {
-        provider: reader.value("backend.provider", Provider::Mock, provider),
-        default_model: reader.value("backend.default_model", "gpt-4o".into(), allowed::name),
-        timeout: timeout(reader, "backend.timeout_secs", 120),
-        mock: mock(reader),
-        openai: openai(reader),
-    }
-}
-
-fn provider(value: &Value<'_>) -> Result<Provider, String> {
-    match value.text() {
-        Some("mock") => Ok(Provider::Mock),
-        Some("openai") => {
-            Err("this version has only the backend \"mock\", and \"openai\" comes with a later version"
-                .into())
-        }
-        Some(_) | None => {
-            Err("must be \"mock\", the only backend of this version (a later one adds \"openai\")".into())
-        }
-    }
-}
-
-fn mock(reader: &mut Reader<'_>) -> Mock {
-    let token_delay = Duration::from_millis(50);
-    Mock {
-        token_delay: reader.value(
-            "backend.mock.token_delay_ms",
-            token_delay,
-            allowed::milliseconds(MOCK_DELAY_MS),
-        ),
-        first_token_delay: reader.value(
-            "backend.mock.first_token_delay_ms",
-            Duration::ZERO,
-            allowed::milliseconds(MOCK_DELAY_MS),
-        ),
-        length: NonZeroU32::new(reader.value("backend.mock.length", 0, allowed::whole(MOCK_EVENTS))),
-        fail_at: NonZeroU32::new(reader.value("backend.mock.fail_at", 0, allowed::whole(MOCK_EVENTS))),
-        allow_request_options: reader.value("backend.mock.allow_request_options", false, allowed::flag),
-    }
-}
-
-fn openai(reader: &mut Reader<'_>) -> OpenAi {
-    let stream_window = "backend.openai.http2.initial_stream_window_kb";
-    let connection_window = "backend.openai.http2.initial_connection_window_kb";
-    let openai = OpenAi {
-        api_key: reader.optional("backend.openai.api_key", allowed::token),
-        api_base: reader.value(
-            "backend.openai.api_base",
-            "https://api.openai.com/v1".into(),
-            allowed::base_address,
-        ),
-        api_socket: reader.optional("backend.openai.api_socket", allowed::socket_path),
-        pool_max_idle_per_host: reader.value(
-            "backend.openai.pool_max_idle_per_host",
-            100,
-            allowed::whole(IDLE_CONNECTIONS),
-        ),
-        insecure_ssl: reader.value("backend.openai.insecure_ssl", false, allowed::flag),
-        http2_enabled: reader.value("backend.openai.http2.enabled", true, allowed::flag),
-        initial_stream_window_kb: reader.value(stream_window, 64, allowed::whole(WINDOW_KB)),
-        initial_connection_window_kb: reader.value(connection_window, 16_384, allowed::whole(WINDOW_KB)),
-        adaptive_window: reader.value("backend.openai.http2.adaptive_window", true, allowed::flag),
-        keep_alive_interval: timeout(reader, "backend.openai.http2.keep_alive_interval_secs", 10),
-        keep_alive_timeout: timeout(reader, "backend.openai.http2.keep_alive_timeout_secs", 20),
-    };
-    if openai.initial_connection_window_kb < openai.initial_stream_window_kb {
-        let allowed = "initial_connection_window_kb must be at least initial_stream_window_kb";
-        reader.refuse(&[connection_window, stream_window], allowed);
-    }
-    openai
-}
-
 fn metrics(reader: &mut Reader<'_>) -> Metrics {
     let enabled = reader.value("metrics.enabled", true, allowed::flag);
     let address = reader.value("metrics.listen_addr", ([127, 0, 0, 1], 9090).into(), allowed::listen_addr);
@@ -270,6 +193,6 @@ fn logging(reader: &mut Reader<'_>) -> Logging {
     }
 }
 
-fn timeout(reader: &mut Reader<'_>, key: &'static str, default_secs: u64) -> Duration {
+pub(crate) fn timeout(reader: &mut Reader<'_>, key: &'static str, default_secs: u64) -> Duration {
     reader.value(key, Duration::from_secs(default_secs), allowed::seconds(TIMEOUT_SECS))
 }

@@ -1,12 +1,13 @@
 //! The valid values: what the rest of handoffd sees of its configuration.
 
-use std::fmt;
 use std::net::SocketAddr;
 use std::num::{NonZeroU16, NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+
+use crate::backend::Backends;
 
 /// Everything, valid. It crosses the channel to a worker as a whole, as the first message.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -18,7 +19,7 @@ pub struct Config {
     /// The worker processes.
     pub workers: Workers,
     /// Where answers come from.
-    pub backend: Backend,
+    pub backends: Backends,
     /// The metrics endpoint.
     pub metrics: Metrics,
     /// Log level and format.
@@ -69,8 +70,6 @@ pub struct Server {
     pub shutdown_timeout: Duration,
     /// Largest handoff message, in bytes.
     pub handoff_buffer_bytes: u32,
-    /// From connecting to the upstream until the answer's head.
-    pub backend_timeout: Duration,
     /// How many sacrificial workers may die under a lease whose first worker died before committing.
     pub redispatch_max: u8,
     /// For how long a payload that killed its workers is refused at once; none by default.
@@ -148,103 +147,6 @@ pub enum SandboxMode {
     BestEffort,
     /// None: a debugger may attach, a crash may leave a core. Privileges are given up all the same.
     Off,
-}
-
-/// `[backend]`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Backend {
-    /// Which kind of upstream.
-    pub provider: Provider,
-    /// The model when the request names none.
-    pub default_model: String,
-    /// Silence from the upstream, not the length of the stream.
-    pub timeout: Duration,
-    /// `[backend.mock]`.
-    pub mock: Mock,
-    /// `[backend.openai]`: read and checked; used when the provider is.
-    pub openai: OpenAi,
-}
-
-/// Which kind of upstream answers.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub enum Provider {
-    /// The embedded canned answer.
-    Mock,
-}
-
-/// `[backend.mock]`: what a developer needs from an answer that costs nothing.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Mock {
-    /// Between two words.
-    pub token_delay: Duration,
-    /// Before the first word.
-    pub first_token_delay: Duration,
-    /// Words of the answer; none: the canned answer with the prompt echoed.
-    pub length: Option<NonZeroU32>,
-    /// Fail instead of sending this event, counted from 1.
-    pub fail_at: Option<NonZeroU32>,
-    /// The payload's `mock` object may set all of the above.
-    pub allow_request_options: bool,
-}
-
-/// `[backend.openai]`, as the example daemon has it.
-#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct OpenAi {
-    /// Bearer token.
-    pub api_key: Option<String>,
-    /// Base address.
-    pub api_base: String,
-    /// HTTP/1.1 over this Unix socket instead.
-    pub api_socket: Option<PathBuf>,
-    /// Idle connections kept per host.
-    pub pool_max_idle_per_host: u32,
-    /// Accept any certificate.
-    pub insecure_ssl: bool,
-    /// HTTP/2 allowed.
-    pub http2_enabled: bool,
-    /// HTTP/2 window of one stream, in KiB.
-    pub initial_stream_window_kb: u32,
-    /// HTTP/2 window of a connection, in KiB.
-    pub initial_connection_window_kb: u32,
-    /// HTTP/2 windows follow the measured bandwidth.
-    pub adaptive_window: bool,
-    /// Between two HTTP/2 PINGs.
-    pub keep_alive_interval: Duration,
-    /// Until an unanswered PING ends the connection.
-    pub keep_alive_timeout: Duration,
-}
-
-/// Shows everything but the key: a configuration may appear in a log.
-impl fmt::Debug for OpenAi {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Taken apart by name, so that a new field must be thought of here.
-        let OpenAi {
-            api_key,
-            api_base,
-            api_socket,
-            pool_max_idle_per_host,
-            insecure_ssl,
-            http2_enabled,
-            initial_stream_window_kb,
-            initial_connection_window_kb,
-            adaptive_window,
-            keep_alive_interval,
-            keep_alive_timeout,
-        } = self;
-        f.debug_struct("OpenAi")
-            .field("api_key", &api_key.as_ref().map(|_| "<secret>"))
-            .field("api_base", api_base)
-            .field("api_socket", api_socket)
-            .field("pool_max_idle_per_host", pool_max_idle_per_host)
-            .field("insecure_ssl", insecure_ssl)
-            .field("http2_enabled", http2_enabled)
-            .field("initial_stream_window_kb", initial_stream_window_kb)
-            .field("initial_connection_window_kb", initial_connection_window_kb)
-            .field("adaptive_window", adaptive_window)
-            .field("keep_alive_interval", keep_alive_interval)
-            .field("keep_alive_timeout", keep_alive_timeout)
-            .finish()
-    }
 }
 
 /// `[metrics]`.

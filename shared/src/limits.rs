@@ -41,6 +41,11 @@ pub const REFUSED_LINGER: Duration = Duration::from_secs(2);
 /// Refusals a second when no worker has had a free place for `queue_timeout`.
 pub const SHED_PER_SECOND: u32 = 1000;
 
+/// Bytes of a model's name in a `Cooldown`.
+pub const COOLDOWN_MODEL_BYTES_MAX: usize = 256;
+/// Cooldowns that a worker, or the supervisor, knows at the same time; the earliest to end is forgotten first.
+pub const COOLDOWNS_MAX: usize = 1024;
+
 /// Fds that neither process spends on clients: log, channels, memfds, upstream connections.
 pub const FDS_RESERVED: u64 = 128;
 /// Fds that one stream needs in a worker, with the embedded backend.

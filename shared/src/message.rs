@@ -13,7 +13,7 @@ use crate::metric::Snapshot;
 
 /// The version of these messages. Each packet carries it. A new worker of another version fails the roll; an
 /// adopted one drains.
-pub const PROTOCOL_VERSION: u16 = 1;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// From the supervisor to a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -58,6 +58,8 @@ pub enum ToWorker {
         /// As in `logging.level`.
         directives: String,
     },
+    /// Another worker has met an upstream that wants to be left alone.
+    Cooldown(Cooldown),
 }
 
 impl ToWorker {
@@ -71,7 +73,8 @@ impl ToWorker {
             | Self::Epitaph { .. }
             | Self::Cancel { .. }
             | Self::Sessions { .. }
-            | Self::LogLevel { .. } => false,
+            | Self::LogLevel { .. }
+            | Self::Cooldown(_) => false,
         }
     }
 }
@@ -162,6 +165,8 @@ pub enum ToSupervisor {
         /// At most [`crate::limits::SESSIONS_PER_PAGE_MAX`], by id.
         sessions: Vec<SessionView>,
     },
+    /// An upstream wants to be left alone: all workers are told.
+    Cooldown(Cooldown),
 }
 
 impl ToSupervisor {
@@ -174,9 +179,22 @@ impl ToSupervisor {
             | Self::Committed { .. }
             | Self::Released { .. }
             | Self::Held(_) => true,
-            Self::Snapshot(_) | Self::Sessions { .. } => false,
+            Self::Snapshot(_) | Self::Sessions { .. } | Self::Cooldown(_) => false,
         }
     }
+}
+
+/// An upstream that is left alone for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cooldown {
+    /// The backend's name.
+    pub backend: String,
+    /// A fingerprint of its address and key: after a reload the same name may mean another account.
+    pub account: u64,
+    /// One model alone; none: the whole backend. At most [`crate::limits::COOLDOWN_MODEL_BYTES_MAX`].
+    pub model: Option<String>,
+    /// Milliseconds from now on.
+    pub remaining_ms: u64,
 }
 
 /// How one lease ended.

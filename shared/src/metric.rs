@@ -44,10 +44,32 @@ pub struct Counts {
 pub struct BackendCounts {
     /// The backend's name: a label, so never from a request.
     pub name: String,
-    /// Times it was asked.
+    /// Times it was asked: attempts at the same answer count once.
     pub requests: u64,
-    /// Times it failed.
+    /// Times the answer failed for the client.
     pub errors: u64,
+    /// Attempts that failed, by [`FailureReason`], also where a further one succeeded.
+    pub failures: [u64; FailureReason::ALL.len()],
+    /// Further attempts at the same answer.
+    pub retries: u64,
+    /// Answers that were given up for another backend.
+    pub failovers: u64,
+    /// Answers cancelled because their client left.
+    pub cancelled: u64,
+    /// Tokens read, as the upstream counts them.
+    pub prompt_tokens: u64,
+    /// Tokens written, as the upstream counts them.
+    pub completion_tokens: u64,
+    /// Tokens written as we estimate them, where the upstream did not come to say it.
+    pub estimated_tokens: u64,
+    /// Connections opened.
+    pub connections_opened: u64,
+    /// Connections open now.
+    pub connections: u64,
+    /// Questions that wait for a place on a connection now.
+    pub queued: u64,
+    /// How often it was left alone for a while.
+    pub cooldowns: u64,
     /// From the question to the end of the answer, in seconds.
     pub duration: Histogram,
     /// From the question to the first event, in seconds.
@@ -130,8 +152,132 @@ impl Counts {
     }
 }
 
+/// Why an attempt at a backend failed: a label of a metric.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum FailureReason {
+    /// No connection: name, route, refused.
+    Connect,
+    /// The connection was not there in time.
+    ConnectTimeout,
+    /// TLS failed, or took too long.
+    Tls,
+    /// No place on a connection in time.
+    Queue,
+    /// The connection ended before the head of the answer.
+    Broken,
+    /// The head of the answer did not come in time.
+    HeadTimeout,
+    /// No meaningful event in time.
+    FirstContentTimeout,
+    /// No byte for too long.
+    IdleTimeout,
+    /// No meaningful event for too long, although bytes came.
+    ContentTimeout,
+    /// Longer than allowed altogether.
+    TotalTimeout,
+    /// The key is not accepted (401, 403).
+    Auth,
+    /// Patience is asked for (429).
+    RateLimited,
+    /// The question is not accepted (other 4xx).
+    Rejected,
+    /// The server failed (5xx, 408, 529).
+    Server,
+    /// The answer points elsewhere (3xx).
+    Redirect,
+    /// An answer that is no stream of this dialect.
+    NotAStream,
+    /// An event that is an error.
+    ErrorEvent,
+    /// An event that cannot be read.
+    Malformed,
+    /// An event larger than allowed.
+    TooLarge,
+    /// The stream ended before the answer did.
+    Incomplete,
+    /// It is left alone for now, after earlier failures.
+    Cooldown,
+}
+
+impl FailureReason {
+    /// All, in the order of [`BackendCounts::failures`].
+    pub const ALL: [Self; 21] = [
+        Self::Connect,
+        Self::ConnectTimeout,
+        Self::Tls,
+        Self::Queue,
+        Self::Broken,
+        Self::HeadTimeout,
+        Self::FirstContentTimeout,
+        Self::IdleTimeout,
+        Self::ContentTimeout,
+        Self::TotalTimeout,
+        Self::Auth,
+        Self::RateLimited,
+        Self::Rejected,
+        Self::Server,
+        Self::Redirect,
+        Self::NotAStream,
+        Self::ErrorEvent,
+        Self::Malformed,
+        Self::TooLarge,
+        Self::Incomplete,
+        Self::Cooldown,
+    ];
+
+    /// The word for logs and labels.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Connect => "connect",
+            Self::ConnectTimeout => "connect_timeout",
+            Self::Tls => "tls",
+            Self::Queue => "queue",
+            Self::Broken => "broken",
+            Self::HeadTimeout => "head_timeout",
+            Self::FirstContentTimeout => "first_content_timeout",
+            Self::IdleTimeout => "idle_timeout",
+            Self::ContentTimeout => "content_timeout",
+            Self::TotalTimeout => "total_timeout",
+            Self::Auth => "auth",
+            Self::RateLimited => "rate_limited",
+            Self::Rejected => "rejected",
+            Self::Server => "server",
+            Self::Redirect => "redirect",
+            Self::NotAStream => "not_a_stream",
+            Self::ErrorEvent => "error_event",
+            Self::Malformed => "malformed",
+            Self::TooLarge => "too_large",
+            Self::Incomplete => "incomplete",
+            Self::Cooldown => "cooldown",
+        }
+    }
+}
+
 impl BackendCounts {
+    /// Counts a failed attempt.
+    pub fn failed(&mut self, reason: FailureReason) {
+        self.failures[reason as usize] += 1;
+    }
+
     fn add(&mut self, other: &Self) {
+        for (own, theirs) in self.failures.iter_mut().zip(other.failures) {
+            *own = own.saturating_add(theirs);
+        }
+        for (own, theirs) in [
+            (&mut self.retries, other.retries),
+            (&mut self.failovers, other.failovers),
+            (&mut self.cancelled, other.cancelled),
+            (&mut self.prompt_tokens, other.prompt_tokens),
+            (&mut self.completion_tokens, other.completion_tokens),
+            (&mut self.estimated_tokens, other.estimated_tokens),
+            (&mut self.connections_opened, other.connections_opened),
+            (&mut self.connections, other.connections),
+            (&mut self.queued, other.queued),
+            (&mut self.cooldowns, other.cooldowns),
+        ] {
+            *own = own.saturating_add(theirs);
+        }
         self.requests = self.requests.saturating_add(other.requests);
         self.errors = self.errors.saturating_add(other.errors);
         self.duration.add(&other.duration);
@@ -152,8 +298,10 @@ mod tests {
             name: "mock".to_owned(),
             requests: u64::MAX,
             errors: u64::MAX,
+            failures: [u64::MAX; FailureReason::ALL.len()],
             duration: all.clone(),
             first_byte: all,
+            ..BackendCounts::default()
         };
         let mut sum = lie.clone();
         sum.add(&lie);

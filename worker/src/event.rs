@@ -16,6 +16,14 @@ pub enum Event {
     Refusal(String),
     /// Tokens spent.
     Usage(Usage),
+    /// An event in the upstream's own bytes, where the client wants those: a whole event for `raw`, the data alone for
+    /// `openai`.
+    Native {
+        /// Without a line break at the end of data; with its blank line at the end of a whole event.
+        bytes: Vec<u8>,
+        /// The answer has begun with it.
+        is_meaningful: bool,
+    },
     /// The answer has ended.
     Finish {
         /// `stop`, `length`, `tool_calls`, `content_filter`, or the upstream's own word.
@@ -32,6 +40,12 @@ pub struct Usage {
     pub completion_tokens: u64,
     /// Both, as the upstream counts them.
     pub total_tokens: u64,
+    /// Of those that were read: from a cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cached_tokens: Option<u64>,
+    /// Of those that were written: thinking.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning_tokens: Option<u64>,
 }
 
 impl Event {
@@ -40,6 +54,7 @@ impl Event {
     pub fn is_empty(&self) -> bool {
         match self {
             Self::Content(text) | Self::Reasoning(text) | Self::Refusal(text) => text.is_empty(),
+            Self::Native { bytes, .. } => bytes.is_empty(),
             Self::ToolCall(_) | Self::Usage(_) | Self::Finish { .. } => false,
         }
     }
@@ -47,6 +62,14 @@ impl Event {
     /// The answer has begun: the head may go out.
     #[must_use]
     pub fn is_meaningful(&self) -> bool {
-        !self.is_empty() && !matches!(self, Self::Usage(_))
+        match self {
+            Self::Usage(_) => false,
+            Self::Native { is_meaningful, .. } => *is_meaningful,
+            Self::Content(_)
+            | Self::Reasoning(_)
+            | Self::ToolCall(_)
+            | Self::Refusal(_)
+            | Self::Finish { .. } => !self.is_empty(),
+        }
     }
 }

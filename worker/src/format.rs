@@ -103,7 +103,11 @@ impl Writer {
             Event::ToolCall(call) if include.tool_calls => Field::ToolCalls([call]),
             Event::Finish { reason } if include.finish_reason => Field::FinishReason(reason),
             Event::Usage(usage) if include.usage => Field::Usage(usage),
-            Event::Reasoning(_) | Event::ToolCall(_) | Event::Finish { .. } | Event::Usage(_) => return,
+            Event::Native { .. }
+            | Event::Reasoning(_)
+            | Event::ToolCall(_)
+            | Event::Finish { .. }
+            | Event::Usage(_) => return,
         };
         self.id(out);
         sse::json(out, &field);
@@ -115,7 +119,11 @@ impl Writer {
                 self.id(out);
                 sse::text(out, text);
             }
-            Event::Reasoning(_) | Event::ToolCall(_) | Event::Finish { .. } | Event::Usage(_) => {}
+            Event::Native { .. }
+            | Event::Reasoning(_)
+            | Event::ToolCall(_)
+            | Event::Finish { .. }
+            | Event::Usage(_) => {}
         }
     }
 
@@ -134,6 +142,7 @@ impl Writer {
             Event::Refusal(text) => self.typed_event(out, "refusal", &Field::Content(text)),
             Event::ToolCall(call) => self.typed_event(out, "tool_call", call),
             Event::Usage(usage) => self.typed_event(out, "usage", usage),
+            Event::Native { .. } => {}
             Event::Finish { reason } => self.finish_reason = Some(reason.clone()),
         }
     }

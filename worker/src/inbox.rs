@@ -189,6 +189,7 @@ impl Inbox<'_> {
             ToWorker::Resync { ticket, fd_budget } => self.resync(ticket, fd_budget),
             ToWorker::Cancel { lease } => self.room.reporter.cancel(lease),
             ToWorker::Sessions { ticket, after } => self.room.reporter.show_sessions(ticket, after),
+            ToWorker::Cooldown(_) => {}
             ToWorker::LogLevel { directives } => match self.log.set_level(&directives) {
                 Ok(()) => tracing::info!(level = directives, "log level changed"),
                 Err(error) => tracing::warn!(%error, "log level stays"),
@@ -295,7 +296,8 @@ fn lease_of(message: &ToWorker) -> Option<LeaseId> {
         | ToWorker::Resync { .. }
         | ToWorker::Cancel { .. }
         | ToWorker::Sessions { .. }
-        | ToWorker::LogLevel { .. } => None,
+        | ToWorker::LogLevel { .. }
+        | ToWorker::Cooldown(_) => None,
     }
 }
 

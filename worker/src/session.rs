@@ -125,7 +125,7 @@ async fn answer(
         reply.no_content(&mut out);
         return say(room, held, client, &out, Outcome::Answered, story).await;
     }
-    match Answer::ask(&room.configure.config.backend, &request) {
+    match Answer::ask(&room.configure.config.backends, &request) {
         Ok(upstream) => Stream::new(room, held, client, &request, reply, upstream, story).run().await,
         Err(failure) => {
             story.fail(&failure);

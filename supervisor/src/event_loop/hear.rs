@@ -103,6 +103,7 @@ impl EventLoop {
             ToSupervisor::Sessions { ticket, last, sessions } => {
                 self.show_page(worker, ticket, last, sessions);
             }
+            ToSupervisor::Cooldown(_) => {}
             ToSupervisor::Taken { leases } => self.tell(Event::Taken { worker, leases }),
             ToSupervisor::Committed { lease, format } => {
                 self.tell(Event::Committed { worker, lease, format })

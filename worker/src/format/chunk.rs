@@ -30,6 +30,7 @@ impl<'a> Chunk<'a> {
             Event::ToolCall(call) => delta.tool_calls = Some([call]),
             Event::Finish { reason } => finish_reason = Some(reason.as_str()),
             Event::Usage(tokens) => usage = Some(tokens),
+            Event::Native { .. } => {}
         }
         let choice = Choice { index: 0, delta, finish_reason };
         Self {

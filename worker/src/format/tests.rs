@@ -26,7 +26,7 @@ fn one_of_each() -> Vec<Event> {
         Event::Content(String::new()),
         Event::ToolCall(RawValue::from_string(call).unwrap()),
         Event::Finish { reason: "stop".to_owned() },
-        Event::Usage(Usage { prompt_tokens: 1, completion_tokens: 2, total_tokens: 3 }),
+        Event::Usage(Usage { prompt_tokens: 1, completion_tokens: 2, total_tokens: 3, ..Usage::default() }),
     ]
 }
 

@@ -18,13 +18,14 @@ mod tests;
 use std::borrow::Cow;
 use std::time::Duration;
 
+use handoff_config::backend::OnDisconnect;
 use handoff_shared::message::Format;
 use serde_json::value::RawValue;
 
 pub use envelope::Envelope;
 pub use error::BadHandoff;
 pub use message::{Message, Role};
-pub use options::{Include, Method, MockOptions, OnDisconnect};
+pub use options::{Include, Method, MockOptions};
 
 use raw::{Keys, Object};
 

@@ -3,6 +3,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
+use handoff_config::backend::OnDisconnect;
 use handoff_shared::message::Format;
 use serde_json::value::RawValue;
 
@@ -51,17 +52,6 @@ pub struct Include {
     pub finish_reason: bool,
     /// Tokens spent.
     pub usage: bool,
-}
-
-/// What becomes of the upstream's answer when the client leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum OnDisconnect {
-    /// It is cancelled.
-    Cancel,
-    /// It is read to its end, for the usage.
-    DrainUsage,
-    /// It is read to its end.
-    Continue,
 }
 
 /// What a developer asks of the mock; in force only where the configuration allows it.

@@ -7,6 +7,7 @@
 
 use std::collections::BTreeMap;
 
+use handoff_config::backend::Kind;
 use handoff_config::{Config, LogFormat};
 use nix::libc;
 use seccompiler::{
@@ -182,7 +183,7 @@ fn sockets(rules: &mut Rules, config: &Config) -> Result<()> {
             allowed.push(rule(&[equal(0, family)?, masked(1, TYPE_MASK, kind)?])?);
         }
     }
-    if config.backend.openai.api_socket.is_some() {
+    if reaches_unix_socket(config) {
         allowed.push(rule(&[equal(0, unix)?, masked(1, TYPE_MASK, stream)?])?);
     }
     rules.insert(libc::SYS_socket, allowed);
@@ -193,6 +194,14 @@ fn sockets(rules: &mut Rules, config: &Config) -> Result<()> {
     let send = if to_anybody { Vec::new() } else { vec![rule(&[null(4)?])?] };
     rules.insert(libc::SYS_sendto, send);
     Ok(())
+}
+
+/// An upstream is a Unix socket.
+fn reaches_unix_socket(config: &Config) -> bool {
+    config.backends.all.iter().any(|backend| match &backend.kind {
+        Kind::Api(api) => api.connection.socket.is_some(),
+        Kind::Mock(_) | Kind::Replay(_) => false,
+    })
 }
 
 fn rule(conditions: &[SeccompCondition]) -> Result<SeccompRule> {

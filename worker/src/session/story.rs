@@ -49,7 +49,7 @@ impl Story {
     pub(super) fn tell(&mut self, request: &ChatRequest, config: &Config) {
         self.request_id.clone_from(&request.request_id);
         self.user_id.clone_from(&request.user_id);
-        self.model = Some(request.model.clone().unwrap_or_else(|| config.backend.default_model.clone()));
+        self.model = Some(request.model.clone().unwrap_or_else(|| config.backends.default_model.clone()));
         self.backend = Some(MOCK);
         self.prompt = config.logging.prompts.then(|| request.last_user_text().into_owned());
     }

@@ -87,7 +87,7 @@ impl<'a> Stream<'a> {
         let limits = Limits {
             commit_after: config.client.commit_after,
             heartbeat,
-            idle: config.backend.timeout,
+            idle: config.backends.all[0].timeouts.idle,
             total: config.client.stream_max,
         };
         let created_secs = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
@@ -95,7 +95,7 @@ impl<'a> Stream<'a> {
             format: request.format,
             include: request.include,
             request_id: reply.request_id.to_owned(),
-            model: request.model.clone().unwrap_or_else(|| config.backend.default_model.clone()),
+            model: request.model.clone().unwrap_or_else(|| config.backends.default_model.clone()),
             created_secs,
         };
         let asked_at = Instant::now();

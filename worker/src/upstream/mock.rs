@@ -5,7 +5,7 @@
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use handoff_config::Mock;
+use handoff_config::backend::Mock;
 
 use crate::event::{Event, Usage};
 use crate::failure::{Code, Failure};
@@ -83,6 +83,7 @@ impl Answer {
                     prompt_tokens: self.prompt_words,
                     completion_tokens: self.words_sent,
                     total_tokens: self.prompt_words + self.words_sent,
+                    ..Usage::default()
                 }))
             }
             Stage::Over => None,

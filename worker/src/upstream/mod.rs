@@ -1,12 +1,17 @@
 //! Events out of an LLM API, whatever its dialect. In: a request. Out: events, one at a time, then the end.
 //! Never: reads ahead of who asks, commits anything to the client.
 
+pub mod dialect;
+pub mod event_reader;
 pub mod mock;
+pub mod pool;
+pub mod trouble;
 
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use handoff_config::Backend;
+use handoff_config::Backends;
+use handoff_config::backend::Kind;
 use tokio::time::{Instant, Sleep};
 
 use crate::event::Event;
@@ -36,14 +41,15 @@ impl Answer {
     ///
     /// # Errors
     /// When there is no such backend.
-    pub fn ask(backend: &Backend, request: &ChatRequest) -> Result<Self, Failure> {
-        match request.backend.as_deref() {
-            None | Some(MOCK) => Ok(Self::Mock(MockAnswer {
-                steps: mock::Answer::new(&backend.mock, &request.mock, &request.last_user_text()),
+    pub fn ask(backends: &Backends, request: &ChatRequest) -> Result<Self, Failure> {
+        let name = request.backend.as_deref().unwrap_or(&backends.default);
+        match backends.find(name).map(|backend| &backend.kind) {
+            Some(Kind::Mock(mock)) => Ok(Self::Mock(MockAnswer {
+                steps: mock::Answer::new(mock, &request.mock, &request.last_user_text()),
                 waiting: None,
                 delay: Box::pin(tokio::time::sleep_until(Instant::now())),
             })),
-            Some(_) => Err(Failure::new(Code::BadHandoff, "backend: no such backend; allowed: mock")),
+            Some(_) | None => Err(Failure::new(Code::BadHandoff, "backend: no such backend; allowed: mock")),
         }
     }
 

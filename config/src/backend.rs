@@ -1,0 +1,268 @@
+//! Where answers come from: the valid values of `[backend]` and of each `[backends.NAME]`.
+
+use std::fmt;
+use std::num::{NonZeroU16, NonZeroU32};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+/// All backends, and who answers whom.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Backends {
+    /// The one that answers when a request chooses nobody; one of `all`.
+    pub default: String,
+    /// The model when neither the request nor its backend names one.
+    pub default_model: String,
+    /// Which backend a model belongs to: the first pattern that fits decides.
+    pub models: Vec<ModelRoute>,
+    /// Payload files and attachments are beneath this directory; none: there are none.
+    pub files_directory: Option<PathBuf>,
+    /// Each has its own name; never empty.
+    pub all: Vec<Backend>,
+}
+
+/// Models whose name fits a pattern belong to a backend.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelRoute {
+    /// A model's name; a `*` stands for any characters, also none.
+    pub pattern: String,
+    /// One of [`Backends::all`].
+    pub backend: String,
+}
+
+/// One place that answers come from.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Backend {
+    /// For requests, logs and metrics.
+    pub name: String,
+    /// What it is.
+    pub kind: Kind,
+    /// The model when the request names none.
+    pub model: Option<String>,
+    /// How long its parts may take.
+    pub timeouts: Timeouts,
+    /// How it is tried again.
+    pub retry: Retry,
+    /// Who is asked when it fails, in this order; names of [`Backends::all`].
+    pub fallbacks: Vec<String>,
+    /// What becomes of an answer when its client leaves.
+    pub on_disconnect: OnDisconnect,
+    /// The largest single event of an answer, in bytes.
+    pub event_bytes_max: NonZeroU32,
+    /// Answers are recorded here, one file each.
+    pub record: Option<PathBuf>,
+}
+
+/// What a backend is.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub enum Kind {
+    /// The embedded canned answer.
+    Mock(Mock),
+    /// A recorded answer.
+    Replay(Replay),
+    /// An API over HTTP.
+    Api(Box<Api>),
+}
+
+/// `[backend.mock]`: what a developer needs from an answer that costs nothing.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Mock {
+    /// Between two words.
+    pub token_delay: Duration,
+    /// Before the first word.
+    pub first_token_delay: Duration,
+    /// Words of the answer; none: the canned answer with the prompt echoed.
+    pub length: Option<NonZeroU32>,
+    /// Fail instead of sending this event, counted from 1.
+    pub fail_at: Option<NonZeroU32>,
+    /// The payload's `mock` object may set all of the above.
+    pub allow_request_options: bool,
+}
+
+/// A recorded answer, played again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Replay {
+    /// The recording.
+    pub file: PathBuf,
+    /// How many times faster than it was; 0: without any delay.
+    pub speed: f64,
+}
+
+/// An API over HTTP.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Api {
+    /// Its language.
+    pub dialect: Dialect,
+    /// Base address: `http://` or `https://`, without a slash at the end.
+    pub base: String,
+    /// Sent to that address's origin, and nowhere else.
+    pub key: Option<Secret>,
+    /// Sent with each request, besides those of the dialect; names are lower case tokens.
+    pub headers: Vec<(String, Secret)>,
+    /// How it is reached.
+    pub connection: Connection,
+}
+
+/// The language of an API.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Dialect {
+    /// Chat Completions, of OpenAI and all that imitate it.
+    OpenAi,
+    /// OpenAI's Responses.
+    Responses,
+    /// Anthropic's Messages.
+    Anthropic(Anthropic),
+    /// Ollama's own.
+    Ollama,
+    /// The LangGraph platform's runs.
+    LangGraph(LangGraph),
+}
+
+/// What Anthropic's API wants beside the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Anthropic {
+    /// The header `anthropic-version`.
+    pub version: String,
+    /// The header `anthropic-beta`.
+    pub beta: Option<String>,
+    /// `max_tokens` when the request has none: this API must have it.
+    pub max_tokens: NonZeroU32,
+}
+
+/// What LangGraph's API wants beside the request.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LangGraph {
+    /// When the request names none.
+    pub assistant_id: String,
+    /// When the request names none; never empty.
+    pub stream_mode: Vec<String>,
+}
+
+/// How an API is reached.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Connection {
+    /// HTTP/1.1 over this Unix socket instead of TCP.
+    pub socket: Option<PathBuf>,
+    /// HTTP/2 where the server speaks it.
+    pub http2: bool,
+    /// HTTP/2 window of one stream, in bytes.
+    pub stream_window_bytes: u32,
+    /// HTTP/2 window of a connection, in bytes; none: that of all its streams together.
+    pub connection_window_bytes: Option<u32>,
+    /// Between two HTTP/2 PINGs while there are streams.
+    pub keep_alive_interval: Duration,
+    /// Until an unanswered PING ends the connection.
+    pub keep_alive_timeout: Duration,
+    /// Streams on one HTTP/2 connection at most, if the server allows as many.
+    pub streams_max: NonZeroU32,
+    /// Connections of one worker at most.
+    pub connections_max: NonZeroU16,
+    /// Idle HTTP/1.1 connections kept by one worker.
+    pub idle_max: u32,
+    /// An older connection takes no more streams; ± 20 %.
+    pub age_max: Duration,
+    /// Certificates to trust instead of the system's, in PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Our certificate and its key, in PEM.
+    pub client_certificate: Option<ClientCertificate>,
+    /// Accept any certificate.
+    pub insecure_ssl: bool,
+    /// Who is asked to connect for us.
+    pub proxy: Option<Proxy>,
+}
+
+/// Who we are, for servers that ask.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClientCertificate {
+    /// The certificate's chain.
+    pub certificate_file: PathBuf,
+    /// Its private key.
+    pub key_file: PathBuf,
+}
+
+/// An egress proxy, which tunnels (RFC 9110, CONNECT) to https and forwards http.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Proxy {
+    /// `http://` or `https://`; a user and a password in it are part of the secret.
+    pub address: Secret,
+}
+
+/// How long the parts of an answer may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Timeouts {
+    /// Name resolution and TCP.
+    pub connect: Duration,
+    /// The TLS handshake.
+    pub tls: Duration,
+    /// Waiting for a place on a connection.
+    pub queue: Duration,
+    /// From the question to the head of the answer, all of the above included.
+    pub head: Duration,
+    /// From the question to the first meaningful event.
+    pub first_content: Duration,
+    /// No byte at all.
+    pub idle: Duration,
+    /// No meaningful event, after the first.
+    pub idle_content: Duration,
+    /// The whole answer; none: no limit.
+    pub total: Option<Duration>,
+    /// The client accepts no byte.
+    pub client_write: Duration,
+}
+
+/// How a backend is tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Retry {
+    /// Further attempts at one answer, before the fallbacks.
+    pub max: u8,
+    /// Further attempts per question, over all answers.
+    pub budget: f64,
+    /// How long it is left alone after a failure that asks for it and does not say how long.
+    pub cooldown: Duration,
+    /// Failures in a row after which it is left alone; 0: never.
+    pub breaker: u32,
+}
+
+/// What becomes of the upstream's answer when the client leaves, the cheapest first.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub enum OnDisconnect {
+    /// It is cancelled.
+    Cancel,
+    /// It is read on for a while, for the usage.
+    DrainUsage,
+    /// It is read to its end.
+    Continue,
+}
+
+/// What nobody may read: it has no way to be shown.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Secret(String);
+
+impl Secret {
+    /// Takes it over.
+    #[must_use]
+    pub fn new(secret: String) -> Self {
+        Self(secret)
+    }
+
+    /// For the one place that sends it.
+    #[must_use]
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+impl Backends {
+    /// The backend of this name.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<&Backend> {
+        self.all.iter().find(|backend| backend.name == name)
+    }
+}
