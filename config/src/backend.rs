@@ -265,4 +265,41 @@ impl Backends {
     pub fn find(&self, name: &str) -> Option<&Backend> {
         self.all.iter().find(|backend| backend.name == name)
     }
+
+    /// The name of the backend that a model belongs to.
+    #[must_use]
+    pub fn of_model(&self, model: &str) -> &str {
+        let route = self.models.iter().find(|route| fits(&route.pattern, model));
+        route.map_or(&self.default, |route| &route.backend)
+    }
+}
+
+/// Whether a name fits a pattern, whose `*` stands for any characters, also none.
+fn fits(pattern: &str, name: &str) -> bool {
+    let Some((before, rest)) = pattern.split_once('*') else { return pattern == name };
+    let Some(mut name) = name.strip_prefix(before) else { return false };
+    let mut pieces: Vec<&str> = rest.split('*').collect();
+    let last = pieces.pop().unwrap_or_default();
+    for piece in pieces {
+        let Some((_, after)) = name.split_once(piece) else { return false };
+        name = after;
+    }
+    name.ends_with(last)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::fits;
+
+    #[test]
+    fn a_star_stands_for_anything() {
+        for (pattern, name) in
+            [("gpt-4o", "gpt-4o"), ("*", ""), ("gpt-*", "gpt-"), ("*/llama*b", "a/llama-70b")]
+        {
+            assert!(fits(pattern, name), "{pattern} {name}");
+        }
+        for (pattern, name) in [("gpt-4o", "gpt-4o-mini"), ("gpt-*", "o3"), ("a*a", "a"), ("*ab*ab", "ab")] {
+            assert!(!fits(pattern, name), "{pattern} {name}");
+        }
+    }
 }

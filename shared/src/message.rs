@@ -193,6 +193,8 @@ pub struct Cooldown {
     pub account: u64,
     /// One model alone; none: the whole backend. At most [`crate::limits::COOLDOWN_MODEL_BYTES_MAX`].
     pub model: Option<String>,
+    /// It is not asked meanwhile. If not, others are asked first.
+    pub must: bool,
     /// Milliseconds from now on.
     pub remaining_ms: u64,
 }

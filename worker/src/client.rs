@@ -30,7 +30,7 @@ const LOOKS_PER_WRITE_TIMEOUT: u32 = 4;
 pub(crate) struct Client {
     socket: Rc<Watched>,
     half_close: HalfClose,
-    write_timeout: Duration,
+    pub(crate) write_timeout: Duration,
     discarded_bytes: usize,
     /// It has sent its FIN, which does not count as leaving.
     has_half_closed: bool,
@@ -136,7 +136,7 @@ impl Client {
 
     /// Nothing more is to be said to somebody who does not listen. The supervisor's dup must not keep the
     /// connection open.
-    pub(crate) fn abort(self) {
+    pub(crate) fn abort(&self) {
         let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
     }
 

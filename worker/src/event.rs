@@ -16,10 +16,9 @@ pub enum Event {
     Refusal(String),
     /// Tokens spent.
     Usage(Usage),
-    /// An event in the upstream's own bytes, where the client wants those: a whole event for `raw`, the data alone for
-    /// `openai`.
+    /// An event in the upstream's own bytes, where the client wants those.
     Native {
-        /// Without a line break at the end of data; with its blank line at the end of a whole event.
+        /// A whole server-sent event.
         bytes: Vec<u8>,
         /// The answer has begun with it.
         is_meaningful: bool,

@@ -37,6 +37,8 @@ pub struct Writer {
     next_id: u64,
     /// `openai`: the first chunk has named the assistant.
     role_sent: bool,
+    /// `openai`: the chunks are the upstream's own.
+    is_native: bool,
     /// `events`: what `done` will say.
     finish_reason: Option<String>,
 }
@@ -45,7 +47,7 @@ impl Writer {
     /// At the stream's beginning.
     #[must_use]
     pub fn new(stream: Stream) -> Self {
-        Self { stream, next_id: 1, role_sent: false, finish_reason: None }
+        Self { stream, next_id: 1, role_sent: false, is_native: false, finish_reason: None }
     }
 
     /// One event; nothing, where the format has no place for it or the client did not ask for it.
@@ -57,8 +59,8 @@ impl Writer {
             Format::Content => self.content(out, event),
             Format::Text => self.text(out, event),
             Format::OpenAi => self.openai(out, event),
-            // Raw needs an upstream whose bytes can be passed on; a request for it never comes this far.
-            Format::Events | Format::Raw => self.typed(out, event),
+            Format::Events => self.typed(out, event),
+            Format::Raw => native(out, event),
         }
     }
 
@@ -78,7 +80,9 @@ impl Writer {
                 sse::text(out, "[DONE]");
             }
             Format::OpenAi => sse::text(out, "[DONE]"),
-            Format::Events | Format::Raw => {
+            // As the upstream ends it.
+            Format::Raw => {}
+            Format::Events => {
                 self.done(out);
                 sse::json(out, &Done { finish_reason: self.finish_reason.as_deref() });
             }
@@ -128,6 +132,10 @@ impl Writer {
     }
 
     fn openai(&mut self, out: &mut Vec<u8>, event: &Event) {
+        self.is_native |= matches!(event, Event::Native { .. });
+        if self.is_native {
+            return native(out, event);
+        }
         if matches!(event, Event::Usage(_)) && !self.stream.include.usage {
             return;
         }
@@ -161,6 +169,13 @@ impl Writer {
     fn done(&self, out: &mut Vec<u8>) {
         sse::id(out, &self.stream.request_id, "end");
         sse::name(out, "done");
+    }
+}
+
+/// The upstream's own bytes, and nothing else.
+fn native(out: &mut Vec<u8>, event: &Event) {
+    if let Event::Native { bytes, .. } = event {
+        out.extend_from_slice(bytes);
     }
 }
 

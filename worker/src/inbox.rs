@@ -32,6 +32,7 @@ use crate::progress::Progress;
 use crate::report::{Held, Reporter};
 use crate::sandbox::Confined;
 use crate::session;
+use crate::upstream::{PrepareError, Prepared, Upstreams};
 
 /// What every session shares.
 #[derive(Debug)]
@@ -39,7 +40,8 @@ pub(crate) struct Room {
     pub(crate) configure: Configure,
     pub(crate) reporter: Rc<Reporter>,
     pub(crate) drain: Drain,
-    pub(crate) counts: RefCell<Counts>,
+    pub(crate) counts: Rc<RefCell<Counts>>,
+    pub(crate) upstreams: Upstreams,
 }
 
 /// Why a worker cannot go on.
@@ -54,6 +56,9 @@ pub enum InboxError {
     /// A message that may not come now, or without its fds.
     #[error("message out of turn: {0}")]
     OutOfTurn(&'static str),
+    /// What was prepared does not fit the configuration.
+    #[error("a backend cannot be used")]
+    Upstreams(#[source] PrepareError),
     /// The kernel refuses what every process may have.
     #[error("the runtime cannot be set up")]
     Setup(#[source] io::Error),
@@ -66,15 +71,15 @@ pub enum InboxError {
 pub async fn work(
     channel: WorkerChannel,
     configure: Configure,
+    prepared: Prepared,
     log: &Log,
     confined: Confined,
 ) -> Result<(), InboxError> {
-    let room = Rc::new(Room {
-        reporter: Rc::new(Reporter::new(channel)),
-        drain: Drain::default(),
-        counts: RefCell::default(),
-        configure,
-    });
+    let reporter = Rc::new(Reporter::new(channel));
+    let counts = Rc::default();
+    let config = Rc::new(configure.config.clone());
+    let upstreams = Upstreams::new(&config, &prepared, &counts, &reporter).map_err(InboxError::Upstreams)?;
+    let room = Rc::new(Room { reporter, drain: Drain::default(), counts, upstreams, configure });
     let mut inbox = Inbox {
         beat: 0,
         ends_when_empty: false,
@@ -189,7 +194,7 @@ impl Inbox<'_> {
             ToWorker::Resync { ticket, fd_budget } => self.resync(ticket, fd_budget),
             ToWorker::Cancel { lease } => self.room.reporter.cancel(lease),
             ToWorker::Sessions { ticket, after } => self.room.reporter.show_sessions(ticket, after),
-            ToWorker::Cooldown(_) => {}
+            ToWorker::Cooldown(cooldown) => self.room.upstreams.told(&cooldown),
             ToWorker::LogLevel { directives } => match self.log.set_level(&directives) {
                 Ok(()) => tracing::info!(level = directives, "log level changed"),
                 Err(error) => tracing::warn!(%error, "log level stays"),
@@ -252,6 +257,7 @@ impl Inbox<'_> {
 
     fn beat(&mut self) {
         self.beat += 1;
+        self.room.upstreams.count_connections(&mut self.room.counts.borrow_mut());
         self.room.reporter.snapshot(Snapshot {
             beat: self.beat,
             draining: self.room.drain.is_draining(),

@@ -10,8 +10,10 @@ use std::task::{Context, Poll};
 
 use handoff_shared::channel::{Fds, ReceiveError, SendError, WorkerChannel};
 use handoff_shared::ids::LeaseId;
-use handoff_shared::limits::{LEASES_PER_MESSAGE_MAX, SNAPSHOT_BACKLOG_BYTES_MAX};
-use handoff_shared::message::{Ending, Format, Held as HeldPage, Outcome, ToSupervisor, ToWorker};
+use handoff_shared::limits::{
+    COOLDOWN_MODEL_BYTES_MAX, COOLDOWNS_MAX, LEASES_PER_MESSAGE_MAX, SNAPSHOT_BACKLOG_BYTES_MAX,
+};
+use handoff_shared::message::{Cooldown, Ending, Format, Held as HeldPage, Outcome, ToSupervisor, ToWorker};
 use handoff_shared::metric::Snapshot;
 use tokio::sync::{Notify, oneshot};
 
@@ -48,6 +50,8 @@ struct Pending {
     looks: VecDeque<(u32, Option<LeaseId>)>,
     /// A list was asked for: `about` and the budget of fds. It is made when everything older is said.
     resync: Option<(Box<HeldPage>, u32)>,
+    /// What other workers have to know about upstreams.
+    cooldowns: VecDeque<Cooldown>,
     /// The list that is being said. Nothing else is said meanwhile.
     inventory: Option<Inventory>,
 }
@@ -145,6 +149,17 @@ impl Reporter {
         self.flush();
     }
 
+    /// An upstream wants to be left alone: all workers are told. Who does not hear of it finds out by itself.
+    pub(crate) fn cooldown(&self, cooldown: Cooldown) {
+        let mut pending = self.pending.borrow_mut();
+        let fits = cooldown.model.as_ref().is_none_or(|model| model.len() <= COOLDOWN_MODEL_BYTES_MAX);
+        if fits && pending.cooldowns.len() < COOLDOWNS_MAX && !self.is_closed.get() {
+            pending.cooldowns.push_back(cooldown);
+        }
+        drop(pending);
+        self.flush();
+    }
+
     pub(crate) fn channel_full(&self) -> u64 {
         self.channel_full.get()
     }
@@ -206,13 +221,14 @@ impl Reporter {
 
 impl Pending {
     fn is_empty(&self) -> bool {
-        let Self { ready, taken, commits, endings, snapshot, looks, resync, inventory } = self;
+        let Self { ready, taken, commits, endings, snapshot, looks, resync, cooldowns, inventory } = self;
         ready.is_none()
             && taken.is_empty()
             && commits.is_empty()
             && endings.is_empty()
             && snapshot.is_none()
             && looks.is_empty()
+            && cooldowns.is_empty()
             && resync.is_none()
             && inventory.is_none()
     }
@@ -267,6 +283,10 @@ impl Pending {
             let (sessions, last) = holdings.show(after);
             channel.try_send(&ToSupervisor::Sessions { ticket, last, sessions }, &[])?;
             self.looks.pop_front();
+        }
+        while let Some(cooldown) = self.cooldowns.front() {
+            channel.try_send(&ToSupervisor::Cooldown(cooldown.clone()), &[])?;
+            self.cooldowns.pop_front();
         }
         Ok(())
     }

@@ -27,7 +27,6 @@ use crate::holdings::Task;
 use crate::inbox::Room;
 use crate::report::Held;
 use crate::request::{self, ChatRequest, Method};
-use crate::upstream::Answer;
 use story::Story;
 use stream::Stream;
 
@@ -72,7 +71,7 @@ async fn converse(room: &Room, held: &Held, client: Client, task: Rc<Task>, stor
         Ok(request) => {
             story.tell(&request, &room.configure.config);
             held.progress.name(request.user_id.as_deref(), request.request_id.as_deref());
-            answer(room, held, client, request, lease, story).await
+            answer(room, held, client, Rc::new(request), lease, story).await
         }
         Err((failure, method)) => {
             story.fail(&failure);
@@ -109,7 +108,7 @@ async fn answer(
     room: &Room,
     held: &Held,
     client: Client,
-    request: ChatRequest,
+    request: Rc<ChatRequest>,
     lease: String,
     story: &mut Story,
 ) -> Outcome {
@@ -125,7 +124,7 @@ async fn answer(
         reply.no_content(&mut out);
         return say(room, held, client, &out, Outcome::Answered, story).await;
     }
-    match Answer::ask(&room.configure.config.backends, &request) {
+    match room.upstreams.ask(Rc::clone(&request), &request_id, held.lease) {
         Ok(upstream) => Stream::new(room, held, client, &request, reply, upstream, story).run().await,
         Err(failure) => {
             story.fail(&failure);

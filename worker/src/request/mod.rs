@@ -14,6 +14,7 @@ mod options;
 mod raw;
 #[cfg(test)]
 mod tests;
+mod timeouts;
 
 use std::borrow::Cow;
 use std::time::Duration;
@@ -26,6 +27,7 @@ pub use envelope::Envelope;
 pub use error::BadHandoff;
 pub use message::{Message, Role};
 pub use options::{Include, Method, MockOptions};
+pub use timeouts::Timeouts;
 
 use raw::{Keys, Object};
 
@@ -60,6 +62,10 @@ pub struct ChatRequest {
     pub include: Include,
     /// Between heartbeats.
     pub heartbeat: Option<Duration>,
+    /// A variation of the backend.
+    pub profile: Option<String>,
+    /// How long the parts of the answer may take, where that is less than configured.
+    pub timeouts: Timeouts,
     /// What becomes of the upstream's answer when the client leaves.
     pub on_disconnect: Option<OnDisconnect>,
     /// For the upstream's `X-Test-Pattern` header; visible ASCII.
@@ -99,6 +105,8 @@ const KEYS: &[&str] = &[
     "include",
     "heartbeat",
     "on_disconnect",
+    "profile",
+    "timeouts",
     "test_pattern",
     "last_event_id",
     "client_ip",
@@ -186,6 +194,8 @@ impl ChatRequest {
             format: object.format()?,
             include: object.include()?,
             heartbeat: object.heartbeat()?,
+            profile: object.label("profile")?,
+            timeouts: object.timeouts()?,
             on_disconnect: object.on_disconnect()?,
             test_pattern: object.token("test_pattern")?,
             last_event_id: object.text("last_event_id")?.or_else(|| header("last-event-id")),

@@ -69,13 +69,13 @@ pub struct MockOptions {
 
 impl Object<'_> {
     pub(super) fn format(&self) -> Result<Format, BadHandoff> {
-        // Format::Raw is not offered: no backend speaks it yet.
         match self.text("format")?.as_deref() {
             None | Some("content") => Ok(Format::Content),
             Some("text") => Ok(Format::Text),
             Some("openai") => Ok(Format::OpenAi),
             Some("events") => Ok(Format::Events),
-            Some(_) => Err(self.refuse("format", "content, text, openai or events")),
+            Some("raw") => Ok(Format::Raw),
+            Some(_) => Err(self.refuse("format", "content, text, openai, events or raw")),
         }
     }
 

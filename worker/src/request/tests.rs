@@ -127,7 +127,7 @@ fn a_refusal_names_the_key_and_what_is_allowed_and_no_content() {
         (r#""temperature":"NaN""#, "temperature: must be a number"),
         (r#""temperature":1e999"#, "temperature: must be a number"),
         (r#""heartbeat":0"#, "heartbeat: must be a number of seconds from 0.1 to 86400"),
-        (r#""format":"raw""#, "format: must be content, text, openai or events"),
+        (r#""format":"xml""#, "format: must be content, text, openai, events or raw"),
         (r#""include":{"a":1}"#, "include: must be an array of reasoning, tool_calls, finish_reason, usage"),
         (r#""on_disconnect":"secret""#, "on_disconnect: must be cancel, drain_usage or continue"),
         (r#""extra_body":[1]"#, "extra_body: must be an object"),

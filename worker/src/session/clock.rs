@@ -15,8 +15,6 @@ pub(super) enum Due {
     Head,
     /// The client has heard nothing for a while.
     Heartbeat,
-    /// The upstream has said nothing for too long.
-    Idle,
     /// The stream has taken too long altogether.
     End,
 }
@@ -27,8 +25,6 @@ pub(super) struct Clock {
     timer: Pin<Box<Sleep>>,
     pub(super) limits: Limits,
     began_at: Instant,
-    /// The last event from the upstream. Time that was spent on writing is no silence of its.
-    heard_at: Instant,
     /// The last write to the client.
     wrote_at: Instant,
     pub(super) head_sent: bool,
@@ -39,7 +35,6 @@ pub(super) struct Clock {
 pub(super) struct Limits {
     pub(super) commit_after: Duration,
     pub(super) heartbeat: Duration,
-    pub(super) idle: Duration,
     pub(super) total: Option<Duration>,
 }
 
@@ -49,7 +44,6 @@ impl Clock {
             timer: Box::pin(tokio::time::sleep_until(now.into())),
             limits,
             began_at: now,
-            heard_at: now,
             wrote_at: now,
             head_sent: false,
         };
@@ -64,13 +58,13 @@ impl Clock {
         self.rewind();
     }
 
-    pub(super) fn heard(&mut self, now: Instant) {
-        self.heard_at = now;
+    pub(super) fn wrote(&mut self, now: Instant) {
+        self.wrote_at = now;
     }
 
-    pub(super) fn wrote(&mut self, began: Instant, now: Instant) {
-        self.heard_at += now.duration_since(began);
-        self.wrote_at = now;
+    /// What is left of the time for the whole stream.
+    pub(super) fn remaining(&self) -> Option<Duration> {
+        self.limits.total.map(|total| total.saturating_sub(self.began_at.elapsed()))
     }
 
     /// The stream has taken too long. For streams so busy that nobody polls.
@@ -96,14 +90,13 @@ impl Clock {
     }
 
     fn next(&self) -> (Instant, Due) {
-        let Limits { commit_after, heartbeat, idle, total } = self.limits;
+        let Limits { commit_after, heartbeat, total } = self.limits;
         let silence = match self.head_sent {
             true => (self.wrote_at + heartbeat, Due::Heartbeat),
             false => (self.began_at + commit_after, Due::Head),
         };
         let end = total.map(|total| (self.began_at + total, Due::End));
-        let candidates = [Some((self.heard_at + idle, Due::Idle)), end, Some(silence)];
-        candidates.into_iter().flatten().min_by_key(|(at, _)| *at).unwrap_or(silence)
+        end.filter(|(at, _)| *at <= silence.0).unwrap_or(silence)
     }
 }
 
@@ -113,7 +106,7 @@ mod tests {
 
     fn clock(now: Instant) -> Clock {
         let second = Duration::from_secs(1);
-        let limits = Limits { commit_after: second, heartbeat: 3 * second, idle: 5 * second, total: None };
+        let limits = Limits { commit_after: second, heartbeat: 3 * second, total: None };
         Clock::new(now, limits)
     }
 
@@ -134,25 +127,6 @@ mod tests {
         clock.head_out(now);
         let due = tokio::time::timeout(Duration::from_millis(900), std::future::poll_fn(|cx| clock.poll(cx)));
         assert_eq!(due.await, Ok(Due::Heartbeat));
-    }
-
-    #[tokio::test]
-    async fn a_client_that_reads_late_is_no_silence_of_the_upstream() {
-        let now = Instant::now();
-        let mut clock = clock(now);
-        clock.head_out(now);
-        clock.limits.heartbeat = Duration::from_secs(60);
-        clock.wrote(now, now + Duration::from_secs(20));
-        assert_eq!(clock.next(), (now + Duration::from_secs(25), Due::Idle));
-    }
-
-    #[tokio::test]
-    async fn heartbeats_do_not_hide_a_silent_upstream() {
-        let now = Instant::now();
-        let mut clock = clock(now);
-        clock.head_out(now);
-        clock.wrote(now + Duration::from_secs(4), now + Duration::from_secs(4));
-        assert_eq!(clock.next(), (now + Duration::from_secs(5), Due::Idle));
     }
 
     #[tokio::test]

@@ -9,7 +9,7 @@ use handoff_shared::message::{Configure, Outcome};
 use crate::failure::Failure;
 use crate::inbox::Room;
 use crate::request::ChatRequest;
-use crate::upstream::MOCK;
+use crate::upstream::{Answer, Tokens};
 
 /// One session's facts, as they become known.
 #[derive(Debug)]
@@ -22,7 +22,9 @@ pub(super) struct Story {
     request_id: Option<String>,
     user_id: Option<String>,
     model: Option<String>,
-    backend: Option<&'static str>,
+    backend: Option<String>,
+    attempts: u32,
+    tokens: Option<Tokens>,
     /// Only where the operator has switched it on.
     prompt: Option<String>,
     error: Option<String>,
@@ -40,6 +42,8 @@ impl Story {
             user_id: None,
             model: None,
             backend: None,
+            attempts: 0,
+            tokens: None,
             prompt: None,
             error: None,
         }
@@ -49,9 +53,15 @@ impl Story {
     pub(super) fn tell(&mut self, request: &ChatRequest, config: &Config) {
         self.request_id.clone_from(&request.request_id);
         self.user_id.clone_from(&request.user_id);
-        self.model = Some(request.model.clone().unwrap_or_else(|| config.backends.default_model.clone()));
-        self.backend = Some(MOCK);
         self.prompt = config.logging.prompts.then(|| request.last_user_text().into_owned());
+    }
+
+    /// Who answered, and what it cost.
+    pub(super) fn answered(&mut self, answer: &Answer) {
+        self.backend = Some(answer.backend().to_owned());
+        self.model = Some(answer.model().to_owned());
+        self.attempts = answer.attempts();
+        self.tokens = Some(answer.tokens());
     }
 
     pub(super) fn fail(&mut self, failure: &Failure) {
@@ -70,12 +80,19 @@ impl Story {
 
     pub(super) fn log(&self, outcome: Outcome, configure: &Configure) {
         let first_byte_ms = self.first_byte_at.map(|at| milliseconds(at - self.received_at));
+        let usage = self.tokens.and_then(|tokens| tokens.usage);
+        // Where nobody has counted: only what was written, and said to be a guess.
+        let estimate = self.tokens.filter(|tokens| tokens.usage.is_none()).map(|tokens| tokens.estimate());
         tracing::info!(
             outcome = outcome.as_str(),
             request_id = self.request_id.as_deref().unwrap_or(&self.lease.to_string()),
             user_id = self.user_id,
             backend = self.backend,
             model = self.model,
+            attempts = self.attempts,
+            prompt_tokens = usage.map(|usage| usage.prompt_tokens),
+            completion_tokens = usage.map(|usage| usage.completion_tokens),
+            completion_tokens_estimated = estimate,
             events = self.events,
             bytes = self.bytes,
             first_byte_ms,

@@ -6,10 +6,11 @@
 use std::future::poll_fn;
 use std::pin::{Pin, pin};
 use std::task::Poll;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use handoff_config::backend::OnDisconnect;
 use handoff_shared::message::{Format, Outcome};
-use handoff_shared::metric::{DURATION_FIRST_BOUND, FIRST_BYTE_FIRST_BOUND};
+use tokio::time::timeout;
 
 use super::clock::{Clock, Due, Limits};
 use super::story::Story;
@@ -23,10 +24,13 @@ use crate::head::Reply;
 use crate::inbox::Room;
 use crate::report::Held;
 use crate::request::ChatRequest;
-use crate::upstream::{Answer, MOCK};
+use crate::upstream::Answer;
 
 /// Events that are ready together go out in one write of about this size.
 const WRITE_BYTES: usize = 16 * 1024;
+
+/// How long an answer without a client is read on for what it costs.
+const DRAIN_USAGE_MAX: Duration = Duration::from_secs(30);
 
 /// One stream on its way.
 pub(super) struct Stream<'a> {
@@ -39,7 +43,6 @@ pub(super) struct Stream<'a> {
     writer: Writer,
     format: Format,
     clock: Clock,
-    asked_at: Instant,
     out: Vec<u8>,
     /// Events in `out`.
     events: u64,
@@ -75,31 +78,32 @@ impl<'a> Stream<'a> {
     pub(super) fn new(
         room: &'a Room,
         held: &'a Held,
-        client: Client,
+        mut client: Client,
         request: &ChatRequest,
         reply: Reply<'a>,
         upstream: Answer,
         story: &'a mut Story,
     ) -> Self {
         let config = &room.configure.config;
+        let timeouts = upstream.timeouts();
+        if let Some(timeouts) = timeouts {
+            client.write_timeout = timeouts.client_write;
+        }
         let heartbeat =
             request.heartbeat.map_or(config.client.heartbeat, |asked| asked.min(config.client.heartbeat));
         let limits = Limits {
             commit_after: config.client.commit_after,
             heartbeat,
-            idle: config.backends.all[0].timeouts.idle,
-            total: config.client.stream_max,
+            total: timeouts.and_then(|timeouts| timeouts.total),
         };
         let created_secs = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let stream = format::Stream {
             format: request.format,
             include: request.include,
             request_id: reply.request_id.to_owned(),
-            model: request.model.clone().unwrap_or_else(|| config.backends.default_model.clone()),
+            model: upstream.model().to_owned(),
             created_secs,
         };
-        let asked_at = Instant::now();
-        room.counts.borrow_mut().backend(MOCK).requests += 1;
         Self {
             room,
             held,
@@ -109,8 +113,7 @@ impl<'a> Stream<'a> {
             story,
             writer: Writer::new(stream),
             format: request.format,
-            clock: Clock::new(asked_at, limits),
-            asked_at,
+            clock: Clock::new(Instant::now(), limits),
             out: Vec::new(),
             events: 0,
             content_begun: false,
@@ -124,11 +127,14 @@ impl<'a> Stream<'a> {
             Err(End::Lost(error)) => outcome_of(&error),
             Err(End::Failed(failure)) => self.fail(&failure).await,
         };
-        let took = self.asked_at.elapsed().as_secs_f64();
-        self.room.counts.borrow_mut().backend(MOCK).duration.record(DURATION_FIRST_BOUND, took);
+        self.story.answered(&self.upstream);
         if matches!(outcome, Outcome::ClientGone | Outcome::ClientTooSlow) {
             self.client.abort();
+            self.read_on().await;
+            self.story.answered(&self.upstream);
         } else {
+            // The upstream is let go before the client is waited for.
+            drop(self.upstream);
             self.held.progress.ending();
             let linger = self.room.configure.config.client.linger;
             self.client.finish(linger, leash(self.room, self.held)).await;
@@ -150,7 +156,6 @@ impl<'a> Stream<'a> {
                 Next::Flush | Next::Due(Due::Head) => self.flush().await?,
                 Next::ClientGone => return Err(End::Lost(WriteError::Gone)),
                 Next::Due(Due::Heartbeat) => self.writer.heartbeat(&mut self.out),
-                Next::Due(Due::Idle) => return Err(End::Failed(self.silence())),
                 Next::Due(Due::End) => {
                     let failure = Failure::new(Code::StreamTooLong, "the answer took longer than allowed");
                     return Err(End::Failed(failure));
@@ -198,13 +203,7 @@ impl<'a> Stream<'a> {
     }
 
     fn add(&mut self, event: &Event) {
-        let now = Instant::now();
-        self.clock.heard(now);
-        if event.is_meaningful() && !self.content_begun {
-            self.content_begun = true;
-            let waited = now.duration_since(self.asked_at).as_secs_f64();
-            self.room.counts.borrow_mut().backend(MOCK).first_byte.record(FIRST_BYTE_FIRST_BOUND, waited);
-        }
+        self.content_begun |= event.is_meaningful();
         let before = self.out.len();
         self.writer.event(&mut self.out, event);
         self.events += u64::from(self.out.len() > before);
@@ -229,22 +228,36 @@ impl<'a> Stream<'a> {
     }
 
     async fn write(&mut self) -> Result<(), WriteError> {
-        let began_at = Instant::now();
         let written = self.client.write(&self.out, leash(self.room, self.held)).await;
         if written.is_ok() {
             self.story.wrote(self.room, self.out.len(), self.events);
             self.held.progress.wrote(self.out.len());
         }
-        self.clock.wrote(began_at, Instant::now());
+        self.clock.wrote(Instant::now());
         self.out.clear();
         self.events = 0;
         written
     }
 
-    fn silence(&self) -> Failure {
-        match self.content_begun {
-            true => Failure::new(Code::StreamIdleTimeout, "the upstream stopped answering"),
-            false => Failure::new(Code::FirstTokenTimeout, "the upstream did not begin to answer in time"),
+    /// Nobody listens any more: the answer is cancelled, or read on for what it costs, or to its end.
+    async fn read_on(&mut self) {
+        let limit = match self.upstream.on_disconnect() {
+            OnDisconnect::Cancel => return,
+            OnDisconnect::DrainUsage => Some(DRAIN_USAGE_MAX),
+            OnDisconnect::Continue => None,
+        };
+        let limit = [limit, self.clock.remaining()].into_iter().flatten().min();
+        let reading = async { while let Some(Ok(_)) = poll_fn(|cx| self.upstream.poll_next(cx)).await {} };
+        let limited = async {
+            match limit {
+                Some(limit) => timeout(limit, reading).await.unwrap_or(()),
+                None => reading.await,
+            }
+        };
+        tokio::select! {
+            biased;
+            _ = leash(self.room, self.held).pulled() => {}
+            () = limited => {}
         }
     }
 
@@ -252,9 +265,6 @@ impl<'a> Stream<'a> {
     async fn fail(&mut self, failure: &Failure) -> Outcome {
         self.story.fail(failure);
         let outcome = outcome_of_failure(failure.code);
-        if !matches!(outcome, Outcome::ShuttingDown | Outcome::Canceled) {
-            self.room.counts.borrow_mut().backend(MOCK).errors += 1;
-        }
         let told = if self.content_begun || self.clock.head_sent {
             self.writer.error(&mut self.out, failure);
             self.flush().await

@@ -1,15 +1,18 @@
 //! The embedded upstream: a canned answer, word by word, with the faults that a developer asks for.
 //! In: configuration and the last question. Out: steps, each with the delay before it.
-//! Never: waits, needs a network, keeps more than the question and its frame.
+//! Never: needs a network, keeps more than the question and its frame.
 
 use std::num::NonZeroU32;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use handoff_config::backend::Mock;
+use tokio::time::{Instant, Sleep};
 
 use crate::event::{Event, Usage};
 use crate::failure::{Code, Failure};
-use crate::request::MockOptions;
+use crate::request::{ChatRequest, MockOptions};
 
 /// A longer word is sent in pieces: prompts may come without any space.
 const WORD_BYTES_MAX: usize = 64;
@@ -143,6 +146,38 @@ fn word_length(text: &str) -> usize {
         ends
     });
     end.unwrap_or(window.len())
+}
+
+/// An answer with its delays.
+#[derive(Debug)]
+pub(super) struct Playing {
+    steps: Answer,
+    waiting: Option<Step>,
+    delay: Pin<Box<Sleep>>,
+}
+
+impl Playing {
+    pub(super) fn new(config: &Mock, request: &ChatRequest) -> Self {
+        Self {
+            steps: Answer::new(config, &request.mock, &request.last_user_text()),
+            waiting: None,
+            delay: Box::pin(tokio::time::sleep_until(Instant::now())),
+        }
+    }
+
+    /// The next event; none after the last.
+    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Event, Failure>>> {
+        if self.waiting.is_none() {
+            let Some(step) = self.steps.next() else { return Poll::Ready(None) };
+            if step.delay.is_zero() {
+                return Poll::Ready(Some(step.event));
+            }
+            self.delay.as_mut().reset(Instant::now() + step.delay);
+            self.waiting = Some(step);
+        }
+        ready!(Future::poll(self.delay.as_mut(), cx));
+        Poll::Ready(self.waiting.take().map(|step| step.event))
+    }
 }
 
 #[cfg(test)]

@@ -1,77 +1,164 @@
-//! Events out of an LLM API, whatever its dialect. In: a request. Out: events, one at a time, then the end.
+//! Events out of LLM APIs, whatever their dialect. In: a request. Out: events, one at a time, then the end.
+//!
+//! [`prepare()`] reads what backends need from files, before the worker is confined. [`Upstreams`] chooses who answers;
+//! an [`answer`] is one or more [`attempt`]s at one or more [`backend`]s: each [`open`]s a stream over the [`pool`] of its
+//! origin's connections, cuts it into events by [`event_reader`] and reads them by [`dialect`], under the eyes of
+//! [`watch`]. What fails is a [`trouble`]; [`again`] says who is asked next, and [`rest`] who is left alone.
+//!
 //! Never: reads ahead of who asks, commits anything to the client.
 
+mod again;
+mod answer;
+mod attempt;
+mod backend;
 pub mod dialect;
 pub mod event_reader;
 pub mod mock;
+mod open;
 pub mod pool;
+mod prepare;
+pub mod replay;
+mod rest;
+pub mod tls;
 pub mod trouble;
+mod watch;
 
-use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::time::Instant;
 
-use handoff_config::Backends;
+use handoff_config::Config;
 use handoff_config::backend::Kind;
-use tokio::time::{Instant, Sleep};
+use handoff_shared::ids::LeaseId;
+use handoff_shared::message::{Cooldown, Format};
+use handoff_shared::metric::Counts;
 
-use crate::event::Event;
+pub(crate) use answer::{Answer, Tokens};
+use answer::{Choice, Question};
+use attempt::Native;
+use backend::{Backend, Source};
+use open::Tag;
+pub use prepare::{PrepareError, Prepared, prepare};
+
 use crate::failure::{Code, Failure};
+use crate::report::Reporter;
 use crate::request::ChatRequest;
 
-/// The embedded backend's name, for requests, logs and metrics.
-pub const MOCK: &str = "mock";
-
-/// An answer on its way.
+/// All backends of a worker.
 #[derive(Debug)]
-pub enum Answer {
-    /// The embedded backend's.
-    Mock(MockAnswer),
+pub(crate) struct Upstreams {
+    config: Rc<Config>,
+    backends: Vec<Rc<Backend>>,
+    counts: Rc<RefCell<Counts>>,
+    reporter: Rc<Reporter>,
 }
 
-/// The embedded backend's answer, with its delays.
-#[derive(Debug)]
-pub struct MockAnswer {
-    steps: mock::Answer,
-    waiting: Option<mock::Step>,
-    delay: Pin<Box<Sleep>>,
-}
+impl Upstreams {
+    pub(crate) fn new(
+        config: &Rc<Config>,
+        prepared: &Prepared,
+        counts: &Rc<RefCell<Counts>>,
+        reporter: &Rc<Reporter>,
+    ) -> Result<Self, PrepareError> {
+        let all = config.backends.all.iter();
+        Ok(Self {
+            backends: all.map(|backend| Backend::new(backend, prepared)).collect::<Result<_, _>>()?,
+            config: Rc::clone(config),
+            counts: Rc::clone(counts),
+            reporter: Rc::clone(reporter),
+        })
+    }
 
-impl Answer {
-    /// Asks the backend that the request names, or the default one.
+    /// Asks the backend that the request names, or that its model belongs to, or the default one.
     ///
     /// # Errors
-    /// When there is no such backend.
-    pub fn ask(backends: &Backends, request: &ChatRequest) -> Result<Self, Failure> {
-        let name = request.backend.as_deref().unwrap_or(&backends.default);
-        match backends.find(name).map(|backend| &backend.kind) {
-            Some(Kind::Mock(mock)) => Ok(Self::Mock(MockAnswer {
-                steps: mock::Answer::new(mock, &request.mock, &request.last_user_text()),
-                waiting: None,
-                delay: Box::pin(tokio::time::sleep_until(Instant::now())),
-            })),
-            Some(_) | None => Err(Failure::new(Code::BadHandoff, "backend: no such backend; allowed: mock")),
+    /// When there is no such backend, or it has not got what the request wants.
+    pub(crate) fn ask(
+        &self,
+        request: Rc<ChatRequest>,
+        request_id: &str,
+        lease: LeaseId,
+    ) -> Result<Answer, Failure> {
+        let first = self.choose(&request)?;
+        let mut choices = VecDeque::from([self.choice(first, &request, true)]);
+        choices.extend(
+            first
+                .config
+                .fallbacks
+                .iter()
+                .filter_map(|name| self.find(name))
+                // Who wants an upstream's own bytes wants them in one dialect.
+                .filter(|other| request.format != Format::Raw || other.speaks_like(first))
+                .map(|other| self.choice(other, &request, false)),
+        );
+        let tag = Rc::new(Tag {
+            request_id: request_id.to_owned(),
+            idempotency_key: format!("handoffd-{lease}"),
+            traceparent: request.traceparent.clone(),
+        });
+        let (counts, reporter) = (Rc::clone(&self.counts), Rc::clone(&self.reporter));
+        Ok(Answer::new(Question { request, tag, counts, reporter }, choices))
+    }
+
+    /// Another worker has met an upstream that wants to be left alone.
+    pub(crate) fn told(&self, cooldown: &Cooldown) {
+        if let Some(backend) = self.find(&cooldown.backend) {
+            backend.told(cooldown, Instant::now());
         }
     }
 
-    /// The next event; `None` after the last.
-    pub fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Event, Failure>>> {
-        match self {
-            Self::Mock(answer) => answer.poll_next(cx),
-        }
-    }
-}
-
-impl MockAnswer {
-    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Event, Failure>>> {
-        if self.waiting.is_none() {
-            let Some(step) = self.steps.next() else { return Poll::Ready(None) };
-            if step.delay.is_zero() {
-                return Poll::Ready(Some(step.event));
+    /// For a snapshot: how many connections there are.
+    pub(crate) fn count_connections(&self, counts: &mut Counts) {
+        for backend in &self.backends {
+            if let Source::Api(remote) = &backend.source {
+                let gauges = remote.pool.gauges();
+                let counts = counts.backend(&backend.config.name);
+                counts.connections_opened = gauges.opened;
+                counts.connections = gauges.open;
+                counts.queued = gauges.queued;
             }
-            self.delay.as_mut().reset(Instant::now() + step.delay);
-            self.waiting = Some(step);
         }
-        ready!(Future::poll(self.delay.as_mut(), cx));
-        Poll::Ready(self.waiting.take().map(|step| step.event))
+    }
+
+    fn find(&self, name: &str) -> Option<&Rc<Backend>> {
+        self.backends.iter().find(|backend| backend.config.name == name)
+    }
+
+    fn choose(&self, request: &ChatRequest) -> Result<&Rc<Backend>, Failure> {
+        let backends = &self.config.backends;
+        let chosen = match (&request.backend, &request.model) {
+            (Some(name), _) => name,
+            (None, Some(model)) => backends.of_model(model),
+            (None, None) => &backends.default,
+        };
+        let chosen = match &request.profile {
+            Some(profile) => format!("{chosen}/{profile}"),
+            None => chosen.to_owned(),
+        };
+        let Some(backend) = self.find(&chosen) else {
+            let names: Vec<&str> = self.backends.iter().map(|backend| backend.config.name.as_str()).collect();
+            let key = if request.profile.is_some() { "profile" } else { "backend" };
+            let message = format!("{key}: no such backend; allowed: {}", names.join(", "));
+            return Err(Failure::new(Code::BadHandoff, message));
+        };
+        if request.format == Format::Raw && matches!(backend.config.kind, Kind::Mock(_)) {
+            let message = "format: raw needs a backend whose bytes can be passed on";
+            return Err(Failure::new(Code::BadHandoff, message));
+        }
+        Ok(backend)
+    }
+
+    /// A fallback is asked for its own model, where it has one: it need not know the first one's.
+    fn choice(&self, backend: &Rc<Backend>, request: &ChatRequest, is_first: bool) -> Choice {
+        let (asked, own) = (request.model.as_ref(), backend.config.model.as_ref());
+        let model = if is_first { asked.or(own) } else { own.or(asked) };
+        let native = match request.format {
+            Format::Raw => Native::Whole,
+            Format::OpenAi if backend.speaks_openai() => Native::Data { usage: request.include.usage },
+            Format::OpenAi | Format::Content | Format::Text | Format::Events => Native::No,
+        };
+        let model = model.unwrap_or(&self.config.backends.default_model).clone();
+        Choice { backend: Rc::clone(backend), model, native }
     }
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use handoff_shared::metric::FailureReason;
 
+use super::event_reader::TooLarge;
 use crate::failure::{Code, Failure};
 
 /// The detail is cut to this many characters: it goes into a log line.
@@ -63,6 +64,31 @@ impl Trouble {
     pub fn malformed(detail: impl AsRef<str>) -> Self {
         let message = "the upstream's answer cannot be read";
         Self::new(FailureReason::Malformed, Code::UpstreamError, message, Again::Anybody, detail)
+    }
+
+    /// An answer that is no stream of events.
+    pub fn not_a_stream(detail: impl AsRef<str>) -> Self {
+        let message = "the upstream's answer is no stream";
+        Self::new(FailureReason::NotAStream, Code::UpstreamError, message, Again::Anybody, detail)
+    }
+
+    /// A question that this dialect cannot say.
+    pub fn refused(failure: &Failure) -> Self {
+        let detail = failure.to_string();
+        Self { failure: failure.clone(), reason: FailureReason::Rejected, again: Again::Elsewhere, detail }
+    }
+
+    /// An event larger than allowed.
+    pub fn too_large(error: &TooLarge) -> Self {
+        let message = "the upstream's answer cannot be read";
+        let detail = error.to_string();
+        Self::new(FailureReason::TooLarge, Code::UpstreamError, message, Again::Elsewhere, detail)
+    }
+
+    /// A question that cannot be asked of this upstream.
+    pub fn rejected(detail: impl AsRef<str>) -> Self {
+        let message = "the upstream cannot be asked this";
+        Self::new(FailureReason::Rejected, Code::UpstreamError, message, Again::Elsewhere, detail)
     }
 
     /// The stream ended before the answer did.

@@ -2,6 +2,7 @@
 //! Never: touches a socket, a file or a clock.
 
 mod anthropic;
+pub mod error;
 mod langgraph;
 mod ollama;
 mod openai;

@@ -1,0 +1,125 @@
+//! Whether, where and when an answer is asked for again. In: what failed, what is left to try. Out: a decision.
+//! Never: reads a clock, rolls its own dice.
+
+use std::time::Duration;
+
+use super::trouble::{Again, Trouble};
+
+/// The first wait before the same backend is asked again; the next are twice as long.
+const BACKOFF: Duration = Duration::from_millis(250);
+/// Rather than wait longer than this, another backend is asked.
+const WAIT_BEFORE_OTHERS_MAX: Duration = Duration::from_secs(1);
+/// Rather than wait longer than this, the client is told.
+const WAIT_MAX: Duration = Duration::from_secs(10);
+/// A question that no server has seen is sent again this often at most.
+const UNSEEN_MAX: u8 = 3;
+
+/// What can still be tried.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Left {
+    /// Further attempts that were made at the same backend for this answer.
+    pub(super) repeated: u8,
+    /// Further attempts that are allowed: by the configuration.
+    pub(super) repeats_max: u8,
+    /// The budget over all answers has one left.
+    pub(super) budget: bool,
+    /// There is another backend.
+    pub(super) others: bool,
+    /// From 0 to 1, evenly.
+    pub(super) dice: f64,
+}
+
+/// What happens next.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum Next {
+    /// The same backend, after this wait. Whether it costs budget.
+    Same { wait: Duration, costs: bool },
+    /// Another backend, now.
+    Other,
+    /// The client is told.
+    GiveUp,
+}
+
+pub(super) fn next(trouble: &Trouble, left: Left) -> Next {
+    let otherwise = if left.others { Next::Other } else { Next::GiveUp };
+    match trouble.again {
+        Again::Nobody => Next::GiveUp,
+        Again::Elsewhere => otherwise,
+        Again::Unseen if left.repeated < UNSEEN_MAX => Next::Same { wait: Duration::ZERO, costs: false },
+        Again::Unseen => otherwise,
+        Again::Anybody => {
+            let wait = wait(left.repeated, left.dice).max(trouble.failure.retry_after.unwrap_or_default());
+            let wait_max = if left.others { WAIT_BEFORE_OTHERS_MAX } else { WAIT_MAX };
+            match left.repeated < left.repeats_max && left.budget && wait <= wait_max {
+                true => Next::Same { wait, costs: true },
+                false => otherwise,
+            }
+        }
+    }
+}
+
+/// Half of it is certain, the other half is chance: those who failed together do not come back together.
+fn wait(repeated: u8, dice: f64) -> Duration {
+    let longest = BACKOFF * 2_u32.saturating_pow(u32::from(repeated));
+    longest.mul_f64(0.5 + 0.5 * dice.clamp(0.0, 1.0))
+}
+
+#[cfg(test)]
+mod tests {
+    use handoff_shared::metric::FailureReason;
+
+    use super::*;
+    use crate::failure::Code;
+
+    const LEFT: Left = Left { repeated: 0, repeats_max: 2, budget: true, others: false, dice: 1.0 };
+
+    fn trouble(again: Again, after: Option<Duration>) -> Trouble {
+        Trouble::new(FailureReason::Server, Code::UpstreamError, "no", again, "").after(after)
+    }
+
+    fn same(millis: u64) -> Next {
+        Next::Same { wait: Duration::from_millis(millis), costs: true }
+    }
+
+    #[test]
+    fn a_transient_failure_is_tried_again_twice_each_time_later() {
+        let trouble = trouble(Again::Anybody, None);
+        assert_eq!(next(&trouble, LEFT), same(250));
+        assert_eq!(next(&trouble, Left { repeated: 1, ..LEFT }), same(500));
+        assert_eq!(next(&trouble, Left { repeated: 2, ..LEFT }), Next::GiveUp);
+        assert_eq!(next(&trouble, Left { repeated: 2, others: true, ..LEFT }), Next::Other);
+        assert_eq!(next(&trouble, Left { dice: 0.0, ..LEFT }), same(125));
+    }
+
+    #[test]
+    fn a_spent_budget_ends_repeating_but_not_asking_others() {
+        let trouble = trouble(Again::Anybody, None);
+        assert_eq!(next(&trouble, Left { budget: false, ..LEFT }), Next::GiveUp);
+        assert_eq!(next(&trouble, Left { budget: false, others: true, ..LEFT }), Next::Other);
+    }
+
+    #[test]
+    fn the_upstreams_own_time_is_the_earliest() {
+        let after = |millis| trouble(Again::Anybody, Some(Duration::from_millis(millis)));
+        assert_eq!(next(&after(900), LEFT), same(900));
+        assert_eq!(next(&after(9_000), LEFT), same(9_000));
+        assert_eq!(next(&after(9_000), Left { others: true, ..LEFT }), Next::Other);
+        assert_eq!(next(&after(11_000), LEFT), Next::GiveUp);
+    }
+
+    #[test]
+    fn what_nobody_has_seen_costs_nothing_and_is_bounded() {
+        let trouble = trouble(Again::Unseen, None);
+        let free = Next::Same { wait: Duration::ZERO, costs: false };
+        assert_eq!(next(&trouble, Left { budget: false, repeats_max: 0, ..LEFT }), free);
+        assert_eq!(next(&trouble, Left { repeated: UNSEEN_MAX, ..LEFT }), Next::GiveUp);
+    }
+
+    #[test]
+    fn a_question_at_fault_is_asked_of_nobody_else() {
+        let left = Left { others: true, ..LEFT };
+        assert_eq!(next(&trouble(Again::Nobody, None), left), Next::GiveUp);
+        assert_eq!(next(&trouble(Again::Elsewhere, None), left), Next::Other);
+        assert_eq!(next(&trouble(Again::Elsewhere, None), LEFT), Next::GiveUp);
+    }
+}

@@ -1,0 +1,329 @@
+//! One answer, however many attempts it takes. In: a question, and the backends that may be asked. Out: events of one
+//! of them, then the end, or one [`Failure`].
+//!
+//! Never: asks again once an event has gone out that means something, hands out such events of two attempts, forgets
+//! to cancel what nobody wants any more.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use handoff_config::backend::{OnDisconnect, Timeouts};
+use handoff_shared::metric::{BackendCounts, Counts, DURATION_FIRST_BOUND, FIRST_BYTE_FIRST_BOUND};
+use tokio::time::Sleep;
+
+use super::again::Next;
+use super::attempt::{Attempt, Native, Progress};
+use super::backend::Backend;
+use super::open::Tag;
+use super::rest::Insistence;
+use super::trouble::{Again, Trouble};
+use crate::event::{Event, Usage};
+use crate::failure::{Code, Failure};
+use crate::report::Reporter;
+use crate::request::ChatRequest;
+
+/// Bytes of events without meaning that are held back, before an answer counts as begun by them.
+const HELD_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Bytes of text in one token, where nobody has counted.
+const BYTES_PER_TOKEN: u64 = 4;
+
+/// An answer on its way. Dropping it cancels it.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    question: Question,
+    /// The first is asked now; the others may follow.
+    backends: VecDeque<Choice>,
+    state: State,
+    /// Further attempts at the backend that is asked now.
+    repeated: u8,
+    attempts: u32,
+    /// Events that wait to be taken.
+    ready: VecDeque<Event>,
+    /// Bytes among them that have no meaning yet.
+    held_bytes: usize,
+    /// Something that means something has gone out: from here on there is no other attempt.
+    has_begun: bool,
+    asked_at: Instant,
+    tokens: Tokens,
+    /// What comes after the last event.
+    failure: Option<Failure>,
+}
+
+/// What stays the same over all attempts.
+#[derive(Debug)]
+pub(super) struct Question {
+    pub(super) request: Rc<ChatRequest>,
+    pub(super) tag: Rc<Tag>,
+    pub(super) counts: Rc<RefCell<Counts>>,
+    pub(super) reporter: Rc<Reporter>,
+}
+
+/// A backend that may be asked, and what for.
+#[derive(Clone, Debug)]
+pub(super) struct Choice {
+    pub(super) backend: Rc<Backend>,
+    pub(super) model: String,
+    pub(super) native: Native,
+}
+
+#[derive(Debug)]
+enum State {
+    Asking(Attempt),
+    Waiting(Pin<Box<Sleep>>),
+    Over,
+}
+
+/// What an answer has cost.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Tokens {
+    /// As the upstream counts.
+    pub(crate) usage: Option<Usage>,
+    /// Bytes of text that were written, for an estimate.
+    text_bytes: u64,
+}
+
+impl Tokens {
+    /// Tokens written as far as the text tells, where nobody has counted.
+    pub(crate) fn estimate(&self) -> u64 {
+        self.text_bytes.div_ceil(BYTES_PER_TOKEN)
+    }
+}
+
+impl Answer {
+    pub(super) fn new(question: Question, backends: VecDeque<Choice>) -> Self {
+        let mut answer = Self {
+            question,
+            backends,
+            state: State::Over,
+            repeated: 0,
+            attempts: 0,
+            ready: VecDeque::new(),
+            held_bytes: 0,
+            has_begun: false,
+            asked_at: Instant::now(),
+            tokens: Tokens::default(),
+            failure: None,
+        };
+        if let Some(choice) = answer.choice() {
+            choice.backend.asked();
+            answer.count(|counts| counts.requests += 1);
+            answer.wait(Duration::ZERO);
+        }
+        answer
+    }
+
+    /// The backend that is asked now, or was asked last.
+    pub(crate) fn backend(&self) -> &str {
+        self.choice().map_or("", |choice| &choice.backend.config.name)
+    }
+
+    /// What it is asked for.
+    pub(crate) fn model(&self) -> &str {
+        self.choice().map_or("", |choice| &choice.model)
+    }
+
+    /// How many times somebody was asked.
+    pub(crate) fn attempts(&self) -> u32 {
+        self.attempts
+    }
+
+    pub(crate) fn tokens(&self) -> Tokens {
+        self.tokens
+    }
+
+    /// How long its parts may take.
+    pub(crate) fn timeouts(&self) -> Option<Timeouts> {
+        let timeouts = self.choice()?.backend.config.timeouts;
+        Some(self.question.request.timeouts.lower(timeouts))
+    }
+
+    /// What becomes of it when its client leaves.
+    pub(crate) fn on_disconnect(&self) -> OnDisconnect {
+        let configured =
+            self.choice().map_or(OnDisconnect::Cancel, |choice| choice.backend.config.on_disconnect);
+        self.question.request.on_disconnect.map_or(configured, |asked| asked.min(configured))
+    }
+
+    /// The next event; `None` after the last of a complete answer.
+    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Event, Failure>>> {
+        loop {
+            if (self.has_begun || matches!(self.state, State::Over))
+                && let Some(event) = self.ready.pop_front()
+            {
+                return Poll::Ready(Some(Ok(event)));
+            }
+            match &mut self.state {
+                State::Over => return Poll::Ready(self.failure.take().map(Err)),
+                State::Waiting(sleep) => {
+                    ready!(sleep.as_mut().poll(cx));
+                    self.ask();
+                }
+                State::Asking(attempt) => {
+                    let before = self.ready.len();
+                    let polled = ready!(attempt.poll(cx, &mut self.ready));
+                    self.look(before);
+                    match polled {
+                        Ok(Progress::Events) => {}
+                        Ok(Progress::Complete) => self.finish(),
+                        Err(trouble) => self.failed(&trouble),
+                    }
+                }
+            }
+        }
+    }
+
+    fn choice(&self) -> Option<&Choice> {
+        self.backends.front()
+    }
+
+    /// Asks the first backend. One that rests is passed over; the last one only if it must rest.
+    fn ask(&mut self) {
+        let Some(choice) = self.choice() else { return };
+        let now = Instant::now();
+        if let Some(resting) = choice.backend.resting(&choice.model, now)
+            && (self.backends.len() > 1 || resting.insistence == Insistence::Must)
+        {
+            return self.failed(&Trouble::resting(resting.until.duration_since(now)));
+        }
+        let Question { request, tag, .. } = &self.question;
+        let attempt = Attempt::begin(&choice.backend, request, &choice.model, tag, choice.native);
+        self.attempts += 1;
+        match attempt {
+            Ok(attempt) => self.state = State::Asking(attempt),
+            Err(trouble) => self.failed(&trouble),
+        }
+    }
+
+    /// An attempt has failed: somebody is asked again, or the client is told.
+    fn failed(&mut self, trouble: &Trouble) {
+        let (repeated, others) = (self.repeated, self.backends.len() > 1);
+        self.state = State::Over;
+        let Some(choice) = self.backends.front() else { return };
+        let backend = Rc::clone(&choice.backend);
+        let cooldown = backend.failed(trouble, &choice.model, Instant::now());
+        self.count(|counts| {
+            counts.failed(trouble.reason);
+            counts.cooldowns += u64::from(cooldown.is_some());
+        });
+        if let Some(cooldown) = cooldown {
+            self.question.reporter.cooldown(cooldown);
+        }
+        let next = if self.has_begun { Next::GiveUp } else { backend.next(trouble, repeated, others) };
+        tracing::info!(
+            request_id = self.question.tag.request_id,
+            backend = backend.config.name,
+            reason = trouble.reason.as_str(),
+            detail = trouble.detail,
+            attempt = self.attempts,
+            next = ?next,
+            "upstream failed"
+        );
+        if !self.has_begun {
+            self.ready.clear();
+            self.held_bytes = 0;
+        }
+        match next {
+            Next::Same { wait, .. } => {
+                self.repeated += 1;
+                self.count(|counts| counts.retries += 1);
+                self.wait(wait);
+            }
+            Next::Other => {
+                self.count(|counts| counts.failovers += 1);
+                self.backends.pop_front();
+                self.repeated = 0;
+                self.wait(Duration::ZERO);
+            }
+            Next::GiveUp => {
+                self.count(|counts| counts.errors += 1);
+                self.account();
+                self.failure = Some(trouble.failure.clone());
+            }
+        }
+    }
+
+    fn wait(&mut self, wait: Duration) {
+        self.tokens = Tokens::default();
+        self.state = State::Waiting(Box::pin(tokio::time::sleep(wait)));
+    }
+
+    /// What the new events mean.
+    fn look(&mut self, before: usize) {
+        for event in self.ready.iter().skip(before) {
+            match event {
+                Event::Content(text) | Event::Reasoning(text) | Event::Refusal(text) => {
+                    self.tokens.text_bytes += text.len() as u64;
+                }
+                Event::ToolCall(call) => self.tokens.text_bytes += call.get().len() as u64,
+                Event::Native { bytes, .. } => self.held_bytes += bytes.len(),
+                Event::Usage(usage) => self.tokens.usage = Some(*usage),
+                Event::Finish { .. } => {}
+            }
+        }
+        let begins = self.ready.iter().skip(before).any(Event::is_meaningful);
+        if !self.has_begun && (begins || self.held_bytes > HELD_BYTES_MAX) {
+            self.has_begun = true;
+            let waited = self.asked_at.elapsed().as_secs_f64();
+            self.count(|counts| counts.first_byte.record(FIRST_BYTE_FIRST_BOUND, waited));
+            if let Some(choice) = self.choice() {
+                choice.backend.succeeded();
+            }
+        }
+    }
+
+    fn finish(&mut self) {
+        self.state = State::Over;
+        self.account();
+    }
+
+    /// Time and tokens, once.
+    fn account(&mut self) {
+        let (took, tokens) = (self.asked_at.elapsed().as_secs_f64(), self.tokens);
+        self.count(|counts| {
+            counts.duration.record(DURATION_FIRST_BOUND, took);
+            match tokens.usage {
+                Some(usage) => {
+                    counts.prompt_tokens = counts.prompt_tokens.saturating_add(usage.prompt_tokens);
+                    counts.completion_tokens =
+                        counts.completion_tokens.saturating_add(usage.completion_tokens);
+                }
+                None => counts.estimated_tokens = counts.estimated_tokens.saturating_add(tokens.estimate()),
+            }
+        });
+    }
+
+    fn count(&self, count: impl FnOnce(&mut BackendCounts)) {
+        if let Some(choice) = self.choice() {
+            count(self.question.counts.borrow_mut().backend(&choice.backend.config.name));
+        }
+    }
+}
+
+/// Nobody wants it any more.
+impl Drop for Answer {
+    fn drop(&mut self) {
+        if !matches!(self.state, State::Over) {
+            self.count(|counts| counts.cancelled += 1);
+            self.account();
+        }
+    }
+}
+
+impl Trouble {
+    /// It has asked to be left alone, or has failed too often.
+    fn resting(remaining: Duration) -> Self {
+        let message = "the upstream needs a pause, please retry";
+        Self::new(
+            handoff_shared::metric::FailureReason::Cooldown,
+            Code::Overloaded,
+            message,
+            Again::Elsewhere,
+            format!("left alone for another {remaining:?}"),
+        )
+        .after(Some(remaining))
+    }
+}

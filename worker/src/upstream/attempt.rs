@@ -1,0 +1,408 @@
+//! One attempt at one backend, from the question to the last event. In: a question. Out: events as they come, then the
+//! end, or a [`Trouble`]. Dropping it cancels it.
+//!
+//! Never: asks again, reads ahead of who asks, takes a stream that broke off for a complete one.
+
+use std::collections::VecDeque;
+use std::future::poll_fn;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
+
+use handoff_config::backend::{Dialect, Timeouts};
+use handoff_shared::metric::FailureReason;
+use http::Response;
+use hyper::body::Bytes;
+use tokio::task::spawn_local;
+use tokio::time::timeout;
+
+use super::backend::{Backend, Remote, Source};
+use super::dialect::{self, Decoder, Pass, Question};
+use super::event_reader::{EventReader, Framing, RawEvent};
+use super::mock::Playing;
+use super::open::{self, Tag};
+use super::pool::{Body, Patience};
+use super::replay::Playback;
+use super::trouble::{Again, Trouble};
+use super::watch::{Lapse, Watch};
+use crate::event::Event;
+use crate::failure::Code;
+use crate::request::ChatRequest;
+use crate::sse;
+
+/// Pieces without an event are read on for this long; then others have their turn.
+const PIECES_PER_TURN: u32 = 64;
+/// What follows an answer's last event is read for this long, so that its connection can be used again.
+const TAIL_PATIENCE: Duration = Duration::from_secs(1);
+const TAIL_BYTES_MAX: usize = 64 * 1024;
+
+/// An upstream's own bytes, where the client wants those.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Native {
+    /// It does not.
+    No,
+    /// Each event's data, except what only says that the stream ends. Whether the usage is wanted.
+    Data { usage: bool },
+    /// Whole events.
+    Whole,
+}
+
+/// What has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Progress {
+    /// At least one event.
+    Events,
+    /// The whole answer.
+    Complete,
+}
+
+/// An attempt on its way.
+#[derive(Debug)]
+pub(super) struct Attempt {
+    phase: Phase,
+    watch: Watch,
+    native: Native,
+    timeouts: Timeouts,
+}
+
+enum Phase {
+    Mock(Box<Playing>),
+    Opening { opening: Opening, remote: Rc<Remote>, tag: Rc<Tag>, event_bytes_max: usize },
+    Streaming(Box<Streaming>),
+    Over,
+}
+
+type Opening = Pin<Box<dyn Future<Output = Result<Response<Body>, Trouble>>>>;
+
+/// A body that is read.
+#[derive(Debug)]
+struct Streaming {
+    bytes: Pieces,
+    reader: EventReader,
+    scribe: Scribe,
+    /// For the call that cancels it.
+    remote: Option<(Rc<Remote>, Rc<Tag>)>,
+}
+
+/// Turns an upstream's events into ours.
+#[derive(Debug)]
+struct Scribe {
+    decoder: Decoder,
+    framing: Framing,
+    native: Native,
+    /// What the event at hand says.
+    said: Vec<Event>,
+}
+
+#[derive(Debug)]
+enum Pieces {
+    Http(Body),
+    Recorded(Playback),
+}
+
+impl Attempt {
+    pub(super) fn begin(
+        backend: &Rc<Backend>,
+        request: &ChatRequest,
+        model: &str,
+        tag: &Rc<Tag>,
+        native: Native,
+    ) -> Result<Self, Trouble> {
+        let config = &backend.config;
+        let now = Instant::now();
+        let timeouts = request.timeouts.lower(config.timeouts);
+        let mut watch = Watch::new((&timeouts).into(), now);
+        let event_bytes_max = config.event_bytes_max.get() as usize;
+        let phase = match &backend.source {
+            Source::Mock(mock) => {
+                watch.opened(now);
+                Phase::Mock(Box::new(Playing::new(mock, request)))
+            }
+            Source::Replay(recording) => {
+                watch.opened(now);
+                let dialect = recording.dialect();
+                Phase::Streaming(Box::new(Streaming {
+                    reader: EventReader::new(dialect::framing(dialect), event_bytes_max),
+                    scribe: Scribe::new(dialect, native),
+                    bytes: Pieces::Recorded(recording.play()),
+                    remote: None,
+                }))
+            }
+            Source::Api(remote) => {
+                let asking = dialect::ask(&remote.api, Question { request, model })
+                    .map_err(|failure| Trouble::refused(&failure))?;
+                let patience = Patience::from(&timeouts);
+                let opening = Box::pin(open::open(Rc::clone(remote), asking, Rc::clone(tag), patience));
+                let (remote, tag) = (Rc::clone(remote), Rc::clone(tag));
+                Phase::Opening { opening, remote, tag, event_bytes_max }
+            }
+        };
+        Ok(Self { phase, watch, native, timeouts })
+    }
+
+    /// Ready when events were added to `events`, when the answer is complete, or when it failed.
+    pub(super) fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        events: &mut VecDeque<Event>,
+    ) -> Poll<Result<Progress, Trouble>> {
+        self.watch.back(Instant::now());
+        match self.poll_source(cx, events) {
+            Poll::Ready(progress) => {
+                self.watch.left(Instant::now());
+                Poll::Ready(progress)
+            }
+            Poll::Pending => self.watch.poll(cx).map(|lapse| self.lapse(lapse)),
+        }
+    }
+
+    fn poll_source(
+        &mut self,
+        cx: &mut Context<'_>,
+        events: &mut VecDeque<Event>,
+    ) -> Poll<Result<Progress, Trouble>> {
+        loop {
+            match &mut self.phase {
+                Phase::Mock(mock) => {
+                    let step = ready!(mock.poll_next(cx));
+                    return Poll::Ready(self.mocked(step, events));
+                }
+                Phase::Opening { opening, remote, tag, event_bytes_max } => {
+                    let response = ready!(opening.as_mut().poll(cx))?;
+                    let dialect = &remote.api.dialect;
+                    let streaming = Streaming {
+                        reader: EventReader::new(dialect::framing(dialect), *event_bytes_max),
+                        scribe: Scribe::new(dialect, self.native),
+                        bytes: Pieces::Http(response.into_body()),
+                        remote: Some((Rc::clone(remote), Rc::clone(tag))),
+                    };
+                    self.watch.opened(Instant::now());
+                    self.phase = Phase::Streaming(Box::new(streaming));
+                }
+                Phase::Streaming(streaming) => {
+                    let progress = ready!(streaming.poll(cx, &mut self.watch, events));
+                    if !matches!(progress, Ok(Progress::Events)) {
+                        self.end();
+                    }
+                    return Poll::Ready(progress);
+                }
+                Phase::Over => return Poll::Ready(Ok(Progress::Complete)),
+            }
+        }
+    }
+
+    /// What the embedded backend says.
+    fn mocked(
+        &mut self,
+        step: Option<Result<Event, crate::failure::Failure>>,
+        events: &mut VecDeque<Event>,
+    ) -> Result<Progress, Trouble> {
+        let now = Instant::now();
+        match step {
+            None => Ok(Progress::Complete),
+            Some(Ok(event)) => {
+                self.watch.heard(now);
+                if event.is_meaningful() {
+                    self.watch.content(now);
+                }
+                events.push_back(event);
+                Ok(Progress::Events)
+            }
+            Some(Err(failure)) => {
+                let detail = failure.to_string();
+                Err(Trouble { failure, reason: FailureReason::ErrorEvent, again: Again::Elsewhere, detail })
+            }
+        }
+    }
+
+    /// What follows the last event is read by somebody else: the connection is worth keeping.
+    fn end(&mut self) {
+        if let Phase::Streaming(streaming) = std::mem::replace(&mut self.phase, Phase::Over)
+            && let Pieces::Http(body) = streaming.bytes
+            && streaming.scribe.decoder.is_answered()
+        {
+            spawn_local(timeout(TAIL_PATIENCE, tail(body)));
+        }
+    }
+
+    fn lapse(&mut self, lapse: Lapse) -> Result<Progress, Trouble> {
+        let (reason, code, message) = match lapse {
+            Lapse::Over => return Ok(Progress::Complete),
+            Lapse::FirstContent => (
+                FailureReason::FirstContentTimeout,
+                Code::FirstTokenTimeout,
+                "the upstream did not begin to answer in time",
+            ),
+            Lapse::Idle if !self.watch.has_content() => (
+                FailureReason::IdleTimeout,
+                Code::FirstTokenTimeout,
+                "the upstream did not begin to answer in time",
+            ),
+            Lapse::Idle => {
+                (FailureReason::IdleTimeout, Code::StreamIdleTimeout, "the upstream stopped answering")
+            }
+            Lapse::Content => {
+                (FailureReason::ContentTimeout, Code::StreamIdleTimeout, "the upstream stopped answering")
+            }
+        };
+        Err(Trouble::new(reason, code, message, Again::Elsewhere, message))
+    }
+}
+
+impl Streaming {
+    fn poll(
+        &mut self,
+        cx: &mut Context<'_>,
+        watch: &mut Watch,
+        events: &mut VecDeque<Event>,
+    ) -> Poll<Result<Progress, Trouble>> {
+        for _ in 0..PIECES_PER_TURN {
+            match ready!(self.bytes.poll(cx)) {
+                Some(Ok(piece)) => {
+                    watch.heard(Instant::now());
+                    self.reader.push(&piece);
+                    let before = events.len();
+                    let is_last = self.read(watch, events)?;
+                    if is_last {
+                        return Poll::Ready(Ok(Progress::Complete));
+                    }
+                    if events.len() > before {
+                        return Poll::Ready(Ok(Progress::Events));
+                    }
+                }
+                end => {
+                    let broken = end.and_then(Result::err);
+                    return Poll::Ready(self.ended(broken, watch, events));
+                }
+            }
+        }
+        // Others have their turn, and the watch is looked at.
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    }
+
+    /// All events that are whole. Whether the last one is among them.
+    fn read(&mut self, watch: &mut Watch, events: &mut VecDeque<Event>) -> Result<bool, Trouble> {
+        while let Some(event) = self.reader.next().map_err(|error| Trouble::too_large(&error))? {
+            if self.scribe.take(&event, watch, events)? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+
+    /// The body has ended, or broken off. What is left of an event without its blank line counts if it is one.
+    fn ended(
+        &mut self,
+        broken: Option<String>,
+        watch: &mut Watch,
+        events: &mut VecDeque<Event>,
+    ) -> Result<Progress, Trouble> {
+        if !self.scribe.decoder.is_answered()
+            && let Some(event) = self.reader.rest()
+        {
+            let mut rest = VecDeque::new();
+            let taken = self.scribe.take(&event, watch, &mut rest);
+            if taken.is_ok() && self.scribe.decoder.is_answered() {
+                tracing::debug!("the upstream's last event came without its end");
+                events.append(&mut rest);
+            }
+        }
+        match broken {
+            _ if self.scribe.decoder.is_answered() => Ok(Progress::Complete),
+            None if self.scribe.decoder.ends_with_body() => Ok(Progress::Complete),
+            None => Err(Trouble::incomplete("the body ended without the answer's end")),
+            Some(error) => Err(Trouble::incomplete(format!("the body broke off: {error}"))),
+        }
+    }
+}
+
+impl Scribe {
+    fn new(dialect: &Dialect, native: Native) -> Self {
+        let framing = dialect::framing(dialect);
+        Self { decoder: Decoder::new(dialect), framing, native, said: Vec::new() }
+    }
+
+    /// One event: what it says, or its own bytes. Whether it is the last.
+    fn take(
+        &mut self,
+        event: &RawEvent<'_>,
+        watch: &mut Watch,
+        events: &mut VecDeque<Event>,
+    ) -> Result<bool, Trouble> {
+        let verdict = self.decoder.decode(event, &mut self.said)?;
+        let now = Instant::now();
+        if verdict.is_meaningful {
+            watch.content(now);
+        }
+        if self.decoder.is_answered() {
+            watch.answered(now);
+        }
+        let passes = match (self.native, verdict.pass) {
+            (Native::No, _) => {
+                events.extend(self.said.drain(..));
+                return Ok(verdict.is_last);
+            }
+            (Native::Whole, _) | (Native::Data { .. }, Pass::On) => true,
+            (Native::Data { usage }, Pass::Usage) => usage,
+            (Native::Data { .. }, Pass::Terminator) => false,
+        };
+        if passes {
+            let mut bytes = Vec::new();
+            match (self.native, self.framing) {
+                (Native::Whole, Framing::ServerSentEvents) => bytes.extend_from_slice(event.raw),
+                _ => sse::text(&mut bytes, &event.data),
+            }
+            events.push_back(Event::Native { bytes, is_meaningful: verdict.is_meaningful });
+        }
+        // The usage is counted whether it is passed on or not.
+        events.extend(self.said.drain(..).filter(|event| matches!(event, Event::Usage(_))));
+        Ok(verdict.is_last)
+    }
+}
+
+impl Pieces {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, String>>> {
+        match self {
+            Self::Http(body) => body.poll_bytes(cx).map_err(|error| error.to_string()),
+            Self::Recorded(playback) => playback.poll_bytes(cx).map_err(|never| match never {}),
+        }
+    }
+}
+
+/// The end of a body whose answer is complete.
+async fn tail(mut body: Body) {
+    let mut bytes = 0;
+    while bytes < TAIL_BYTES_MAX {
+        match poll_fn(|cx| body.poll_bytes(cx)).await {
+            Some(Ok(piece)) => bytes += piece.len(),
+            Some(Err(_)) | None => return,
+        }
+    }
+}
+
+impl std::fmt::Debug for Phase {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Mock(_) => "Mock",
+            Self::Opening { .. } => "Opening",
+            Self::Streaming(_) => "Streaming",
+            Self::Over => "Over",
+        })
+    }
+}
+
+/// An answer that nobody wants any more: where dropping the connection does not end it, the upstream is told.
+impl Drop for Attempt {
+    fn drop(&mut self) {
+        if let Phase::Streaming(streaming) = &self.phase
+            && let Some((remote, tag)) = &streaming.remote
+            && !streaming.scribe.decoder.is_answered()
+            && let Some(call) = streaming.scribe.decoder.cancel()
+        {
+            let patience = Patience::from(&self.timeouts);
+            spawn_local(open::cancel(Rc::clone(remote), call, Rc::clone(tag), patience));
+        }
+    }
+}

@@ -1,0 +1,178 @@
+//! One backend at work: how it is reached, what is left of its budget, when it rests. In: questions. Out: attempts'
+//! means, and the word to other workers when it wants to be left alone.
+//! Never: shows its key.
+
+use std::cell::{Cell, RefCell};
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::mem::discriminant;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use handoff_config::backend::{Api, Backend as Config, Dialect, Kind, Mock};
+use handoff_shared::message::Cooldown;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+
+use super::again::{Left, Next, next};
+use super::dialect;
+use super::pool::Pool;
+use super::prepare::{PrepareError, Prepared};
+use super::rest::{Insistence, NewRest, Rest, Resting};
+use super::trouble::Trouble;
+
+/// The budget for further attempts is filled up to this many: a quiet site has some too.
+const BUDGET_MAX: f64 = 10.0;
+
+/// One backend.
+#[derive(Debug)]
+pub(super) struct Backend {
+    pub(super) config: Config,
+    pub(super) source: Source,
+    rest: RefCell<Rest>,
+    budget: Cell<f64>,
+    /// Of its address and key.
+    account: u64,
+}
+
+/// Where its answers come from.
+#[derive(Debug)]
+pub(super) enum Source {
+    Mock(Mock),
+    Replay(Rc<super::replay::Recording>),
+    Api(Rc<Remote>),
+}
+
+/// An API, as it is reached.
+#[derive(Debug)]
+pub(super) struct Remote {
+    pub(super) api: Api,
+    pub(super) pool: Rc<Pool>,
+    /// The key and the configured headers.
+    pub(super) headers: HeaderMap,
+}
+
+impl Backend {
+    pub(super) fn new(config: &Config, prepared: &Prepared) -> Result<Rc<Self>, PrepareError> {
+        let (source, account) = match &config.kind {
+            Kind::Mock(mock) => (Source::Mock(mock.clone()), 0),
+            Kind::Replay(_) => (Source::Replay(prepared.recording(&config.name)?), 0),
+            Kind::Api(api) => {
+                (Source::Api(Rc::new(Remote::new(&config.name, api, prepared)?)), account_of(api))
+            }
+        };
+        Ok(Rc::new(Self {
+            config: config.clone(),
+            source,
+            rest: RefCell::default(),
+            budget: Cell::new(BUDGET_MAX),
+            account,
+        }))
+    }
+
+    /// Its events can be passed on to a client that wants OpenAI's chunks.
+    pub(super) fn speaks_openai(&self) -> bool {
+        matches!(self.dialect(), Some(Dialect::OpenAi))
+    }
+
+    /// Its events are of the same dialect as another one's.
+    pub(super) fn speaks_like(&self, other: &Self) -> bool {
+        self.dialect().map(discriminant) == other.dialect().map(discriminant)
+    }
+
+    fn dialect(&self) -> Option<&Dialect> {
+        match &self.source {
+            Source::Mock(_) => None,
+            Source::Replay(recording) => Some(recording.dialect()),
+            Source::Api(remote) => Some(&remote.api.dialect),
+        }
+    }
+
+    /// Somebody asks: that pays for a fraction of a further attempt.
+    pub(super) fn asked(&self) {
+        self.budget.set((self.budget.get() + self.config.retry.budget).min(BUDGET_MAX));
+    }
+
+    /// Until when it is left alone with this model.
+    pub(super) fn resting(&self, model: &str, now: Instant) -> Option<Resting> {
+        self.rest.borrow().of(model, now)
+    }
+
+    /// An answer has begun.
+    pub(super) fn succeeded(&self) {
+        self.rest.borrow_mut().succeeded();
+    }
+
+    /// An attempt has failed. What other workers have to know, if anything.
+    pub(super) fn failed(&self, trouble: &Trouble, model: &str, now: Instant) -> Option<Cooldown> {
+        let retry = self.config.retry;
+        let after = trouble.failure.retry_after;
+        let mut rest = self.rest.borrow_mut();
+        let new = rest.failed(trouble.reason, after, model, retry.cooldown, retry.breaker)?;
+        rest.begin(&new, now);
+        Some(Cooldown {
+            backend: self.config.name.clone(),
+            account: self.account,
+            must: new.insistence == Insistence::Must,
+            remaining_ms: u64::try_from(new.lasts.as_millis()).unwrap_or(u64::MAX),
+            model: new.model,
+        })
+    }
+
+    /// Another worker has met it.
+    pub(super) fn told(&self, cooldown: &Cooldown, now: Instant) {
+        if cooldown.account == self.account {
+            let insistence = if cooldown.must { Insistence::Must } else { Insistence::Rather };
+            let lasts = Duration::from_millis(cooldown.remaining_ms);
+            let new = NewRest { model: cooldown.model.clone(), lasts, insistence };
+            self.rest.borrow_mut().begin(&new, now);
+        }
+    }
+
+    /// Whether an answer is asked for again, and where; takes what it costs.
+    pub(super) fn next(&self, trouble: &Trouble, repeated: u8, others: bool) -> Next {
+        let budget = self.budget.get();
+        let repeats_max = self.config.retry.max;
+        let next = next(trouble, Left { repeated, repeats_max, budget: budget >= 1.0, others, dice: dice() });
+        if let Next::Same { costs: true, .. } = next {
+            self.budget.set(budget - 1.0);
+        }
+        next
+    }
+}
+
+impl Remote {
+    fn new(name: &str, api: &Api, prepared: &Prepared) -> Result<Self, PrepareError> {
+        let invalid = || PrepareError::Address { backend: name.to_owned() };
+        let base: Uri = api.base.parse().map_err(|_| invalid())?;
+        let mut headers = HeaderMap::new();
+        if let Some(key) = &api.key {
+            let (header, before) = dialect::key_header(&api.dialect);
+            headers.insert(header, secret(&format!("{before}{}", key.expose())).ok_or_else(invalid)?);
+        }
+        for (header, value) in &api.headers {
+            let header = HeaderName::from_bytes(header.as_bytes()).map_err(|_| invalid())?;
+            headers.append(header, secret(value.expose()).ok_or_else(invalid)?);
+        }
+        let pool = Pool::new(&base, &api.connection, prepared.tls(name)?);
+        Ok(Self { api: api.clone(), pool, headers })
+    }
+}
+
+/// A header's value that shows itself to nobody, also not in a log of HTTP.
+fn secret(value: &str) -> Option<HeaderValue> {
+    let mut value = HeaderValue::from_str(value).ok()?;
+    value.set_sensitive(true);
+    Some(value)
+}
+
+/// The same in every worker of a generation; not so random that it differs, not so plain that it tells the key.
+fn account_of(api: &Api) -> u64 {
+    let mut hasher = std::hash::DefaultHasher::new();
+    hasher.write(api.base.as_bytes());
+    hasher.write(api.key.as_ref().map_or("", |key| key.expose()).as_bytes());
+    hasher.finish()
+}
+
+/// From 0 to 1.
+fn dice() -> f64 {
+    f64::from(u32::try_from(RandomState::new().hash_one(()) >> 32).unwrap_or_default()) / f64::from(u32::MAX)
+}

@@ -1,0 +1,196 @@
+//! How long one attempt at an upstream has been silent. In: what was heard, and when. Out: which patience has ended.
+//! Never: counts the time in which nobody asked: a client that reads late is no silence of the upstream's.
+
+use std::pin::Pin;
+use std::task::{Context, Poll};
+use std::time::{Duration, Instant};
+
+use handoff_config::backend::Timeouts;
+use tokio::time::Sleep;
+
+/// An answer that is complete may say a little more (the usage, a last line) for this long.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Which patience has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lapse {
+    /// No meaningful event came in time.
+    FirstContent,
+    /// No byte for too long.
+    Idle,
+    /// Bytes, but no meaningful event for too long.
+    Content,
+    /// The answer was complete, and nothing followed.
+    Over,
+}
+
+/// The times that matter to one attempt.
+#[derive(Debug)]
+pub(super) struct Watch {
+    limits: Limits,
+    timer: Pin<Box<Sleep>>,
+    /// What is running before an answer's head is not silence: the pool has its own limits for it.
+    is_open: bool,
+    asked_at: Instant,
+    heard_at: Instant,
+    content_at: Option<Instant>,
+    answered_at: Option<Instant>,
+    /// Since then nobody has asked.
+    left_at: Option<Instant>,
+}
+
+/// How long each may take.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Limits {
+    pub(super) first_content: Duration,
+    pub(super) idle: Duration,
+    pub(super) idle_content: Duration,
+}
+
+impl From<&Timeouts> for Limits {
+    fn from(timeouts: &Timeouts) -> Self {
+        let Timeouts { first_content, idle, idle_content, .. } = *timeouts;
+        Self { first_content, idle, idle_content }
+    }
+}
+
+impl Watch {
+    pub(super) fn new(limits: Limits, now: Instant) -> Self {
+        Self {
+            limits,
+            timer: Box::pin(tokio::time::sleep_until(now.into())),
+            is_open: false,
+            asked_at: now,
+            heard_at: now,
+            content_at: None,
+            answered_at: None,
+            left_at: None,
+        }
+    }
+
+    /// The head of the answer has come.
+    pub(super) fn opened(&mut self, now: Instant) {
+        self.is_open = true;
+        self.heard_at = now;
+        self.ring_now();
+    }
+
+    /// Bytes have come.
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.heard_at = now;
+    }
+
+    /// A meaningful event has come.
+    pub(super) fn content(&mut self, now: Instant) {
+        self.content_at = Some(now);
+    }
+
+    /// A meaningful event has come before.
+    pub(super) fn has_content(&self) -> bool {
+        self.content_at.is_some()
+    }
+
+    /// The answer is complete.
+    pub(super) fn answered(&mut self, now: Instant) {
+        if self.answered_at.replace(now).is_none() {
+            self.ring_now();
+        }
+    }
+
+    /// Somebody has got an event, and may be busy with it.
+    pub(super) fn left(&mut self, now: Instant) {
+        self.left_at = Some(now);
+    }
+
+    /// Somebody asks again.
+    pub(super) fn back(&mut self, now: Instant) {
+        let Some(away) = self.left_at.take().map(|left_at| now.duration_since(left_at)) else { return };
+        self.heard_at += away;
+        for at in [&mut self.content_at, &mut self.answered_at] {
+            *at = at.map(|at| at + away);
+        }
+    }
+
+    /// Ready when there is nothing to wait for any more.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Lapse> {
+        while self.timer.as_mut().poll(cx).is_ready() {
+            let (at, lapse) = self.next();
+            if at <= Instant::now() {
+                return Poll::Ready(lapse);
+            }
+            self.timer.as_mut().reset(at.into());
+        }
+        Poll::Pending
+    }
+
+    /// The timer may stand later than what is due now.
+    fn ring_now(&mut self) {
+        let (at, _) = self.next();
+        self.timer.as_mut().reset(at.into());
+    }
+
+    fn next(&self) -> (Instant, Lapse) {
+        if let Some(answered_at) = self.answered_at {
+            return (answered_at.max(self.heard_at) + LAST_WORDS, Lapse::Over);
+        }
+        let content = match self.content_at {
+            None => (self.asked_at + self.limits.first_content, Lapse::FirstContent),
+            Some(at) => (at + self.limits.idle_content, Lapse::Content),
+        };
+        let idle = (self.heard_at + self.limits.idle, Lapse::Idle);
+        if self.is_open && idle.0 < content.0 { idle } else { content }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    fn watch(now: Instant) -> Watch {
+        Watch::new(Limits { first_content: 20 * SECOND, idle: 5 * SECOND, idle_content: 8 * SECOND }, now)
+    }
+
+    #[tokio::test]
+    async fn before_the_head_only_the_first_content_is_waited_for() {
+        let now = Instant::now();
+        let mut watch = watch(now);
+        assert_eq!(watch.next(), (now + 20 * SECOND, Lapse::FirstContent));
+        watch.opened(now + 10 * SECOND);
+        assert_eq!(watch.next(), (now + 15 * SECOND, Lapse::Idle));
+    }
+
+    #[tokio::test]
+    async fn pings_are_no_content() {
+        let now = Instant::now();
+        let mut watch = watch(now);
+        watch.opened(now);
+        watch.heard(now + 18 * SECOND);
+        assert_eq!(watch.next(), (now + 20 * SECOND, Lapse::FirstContent));
+        watch.content(now + 18 * SECOND);
+        watch.heard(now + 25 * SECOND);
+        assert_eq!(watch.next(), (now + 26 * SECOND, Lapse::Content));
+    }
+
+    #[tokio::test]
+    async fn a_client_that_reads_late_is_no_silence_of_the_upstreams() {
+        let now = Instant::now();
+        let mut watch = watch(now);
+        watch.opened(now);
+        watch.content(now);
+        watch.left(now);
+        watch.back(now + 60 * SECOND);
+        assert_eq!(watch.next(), (now + 65 * SECOND, Lapse::Idle));
+    }
+
+    #[tokio::test]
+    async fn a_complete_answer_is_not_waited_for() {
+        let now = Instant::now();
+        let mut watch = watch(now);
+        watch.opened(now);
+        watch.content(now);
+        watch.answered(now + SECOND);
+        assert_eq!(watch.next(), (now + SECOND + LAST_WORDS, Lapse::Over));
+    }
+}
