@@ -81,6 +81,12 @@ fn openai(reader: &mut Reader<'_>) -> Api {
     let base = reader.value("backend.openai.api_base", base, allowed::base_address);
     // Of no effect: windows that follow the bandwidth let one client that does not read stop all others.
     reader.value("backend.openai.http2.adaptive_window", true, allowed::flag);
+    let stream_kb: u32 = reader.value(stream_window, 64, allowed::whole(WINDOW_KB));
+    let connection_kb: Option<u32> = reader.optional(connection_window, allowed::whole(WINDOW_KB));
+    if connection_kb.is_some_and(|kb| kb < stream_kb) {
+        let keys = [connection_window, stream_window];
+        reader.refuse(&keys, "initial_connection_window_kb must be at least initial_stream_window_kb");
+    }
     Api {
         dialect: Dialect::OpenAi,
         base: base.trim_end_matches('/').to_owned(),
@@ -89,10 +95,8 @@ fn openai(reader: &mut Reader<'_>) -> Api {
         connection: Connection {
             socket: reader.optional("backend.openai.api_socket", allowed::socket_path),
             http2: reader.value("backend.openai.http2.enabled", true, allowed::flag),
-            stream_window_bytes: KIBIBYTE * reader.value(stream_window, 64, allowed::whole(WINDOW_KB)),
-            connection_window_bytes: reader
-                .optional(connection_window, allowed::whole(WINDOW_KB))
-                .map(|kb: u32| kb * KIBIBYTE),
+            stream_window_bytes: stream_kb * KIBIBYTE,
+            connection_window_bytes: connection_kb.map(|kb| kb * KIBIBYTE),
             keep_alive_interval: timeout(reader, "backend.openai.http2.keep_alive_interval_secs", 10),
             keep_alive_timeout: timeout(reader, "backend.openai.http2.keep_alive_timeout_secs", 20),
             streams_max: NonZeroU32::new(100).unwrap_or(NonZeroU32::MIN),

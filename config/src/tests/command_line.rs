@@ -53,19 +53,18 @@ fn a_bad_option_is_named_with_its_key() {
 }
 
 #[test]
-fn openai_is_refused_in_one_clear_sentence_by_every_route() {
-    let sentence = "backend.provider = \"openai\": \
-                    this version has only the backend \"mock\", and \"openai\" comes with a later version";
-    let option = load("", &[], &parse(&["--backend", "openai"])).unwrap_err().to_string();
+fn an_unknown_backend_is_refused_by_every_route() {
+    let sentence = "backend.provider = \"gpt\": must be \"mock\" or \"openai\"";
+    let option = load("", &[], &parse(&["--backend", "gpt"])).unwrap_err().to_string();
     assert_eq!(option, format!("--backend: {sentence}"));
-    let variable = super::from_variable("DAEMON_BACKEND_PROVIDER", "openai").unwrap_err().to_string();
+    let variable = super::from_variable("DAEMON_BACKEND_PROVIDER", "gpt").unwrap_err().to_string();
     assert_eq!(variable, format!("DAEMON_BACKEND_PROVIDER: {sentence}"));
-    assert_eq!(error_of("[backend]\nprovider = \"openai\""), format!("test.toml:2: {sentence}"));
+    assert_eq!(error_of("[backend]\nprovider = \"gpt\""), format!("test.toml:2: {sentence}"));
 }
 
 #[test]
 fn an_option_replaces_a_bad_value_of_the_file() {
-    let config = load("backend.provider = \"openai\"", &[], &parse(&["-b", "mock"]));
+    let config = load("backend.provider = \"gpt\"", &[], &parse(&["-b", "mock"]));
     assert_eq!(config.unwrap(), Config::default());
 }
 

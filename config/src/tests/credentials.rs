@@ -1,7 +1,7 @@
 use std::fs;
 use std::path::Path;
 
-use super::load;
+use super::{api, load};
 use crate::cli::Cli;
 use crate::{Config, ConfigError};
 
@@ -24,7 +24,7 @@ fn in_directory(directory: &Path, file: &str, variables: &[(&str, &str)]) -> Res
 
 #[track_caller]
 fn key(config: Result<Config, ConfigError>) -> Option<String> {
-    config.unwrap().backend.openai.api_key
+    api(&config.unwrap()).key.as_ref().map(|key| key.expose().to_owned())
 }
 
 #[test]

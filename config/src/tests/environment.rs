@@ -1,10 +1,10 @@
 use std::path::Path;
 use std::time::Duration;
 
-use super::{from_variable, load};
+use super::{api_mut, from_variable, load, mock_mut};
 use crate::cli::Cli;
 use crate::environment::VARIABLES;
-use crate::{Config, LogFormat, SocketMode};
+use crate::{Config, LogFormat, Secret, SocketMode};
 
 /// What the defaults are once `change` is done to them.
 fn defaults_but(change: impl FnOnce(&mut Config)) -> Config {
@@ -29,25 +29,30 @@ fn every_variable_of_the_server_sets_its_key_and_nothing_else() {
     check("DAEMON_SOCKET_MODE", "0600", |c| c.server.socket_mode = SocketMode(0o600));
     check("DAEMON_MAX_CONNECTIONS", "7", |c| c.server.max_connections = 7.try_into().unwrap());
     check("DAEMON_HANDOFF_TIMEOUT_SECS", "7", |c| c.server.handoff_timeout = secs(7.0));
-    check("DAEMON_WRITE_TIMEOUT_SECS", "0.2", |c| c.server.write_timeout = secs(0.2));
+    check("DAEMON_WRITE_TIMEOUT_SECS", "0.2", |c| {
+        c.server.write_timeout = secs(0.2);
+        c.backends.all.iter_mut().for_each(|backend| backend.timeouts.client_write = secs(0.2));
+    });
     check("DAEMON_SHUTDOWN_TIMEOUT_SECS", "7", |c| c.server.shutdown_timeout = secs(7.0));
     check("DAEMON_HANDOFF_BUFFER_SIZE", "65536", |c| c.server.handoff_buffer_bytes = 65_536);
-    check("DAEMON_BACKEND_TIMEOUT_SECS", "7", |c| c.server.backend_timeout = secs(7.0));
+    check("DAEMON_BACKEND_TIMEOUT_SECS", "7", |c| {
+        c.backends.all.iter_mut().for_each(|backend| backend.timeouts.head = secs(7.0));
+    });
 }
 
 #[test]
 fn every_variable_of_the_backend_sets_its_key_and_nothing_else() {
-    check("DAEMON_BACKEND_PROVIDER", "mock", |_| ());
-    check("DAEMON_DEFAULT_MODEL", "m", |c| c.backend.default_model = "m".into());
-    check("DAEMON_TOKEN_DELAY_MS", "0", |c| c.backend.mock.token_delay = Duration::ZERO);
-    check("OPENAI_API_KEY", "sk-1", |c| c.backend.openai.api_key = Some("sk-1".into()));
+    check("DAEMON_BACKEND_PROVIDER", "openai", |c| c.backends.default = "openai".into());
+    check("DAEMON_DEFAULT_MODEL", "m", |c| c.backends.default_model = "m".into());
+    check("DAEMON_TOKEN_DELAY_MS", "0", |c| mock_mut(c).token_delay = Duration::ZERO);
+    check("OPENAI_API_KEY", "sk-1", |c| api_mut(c).key = Some(Secret::new("sk-1".into())));
     check("OPENAI_API_BASE", "http://127.0.0.1:1/v1", |c| {
-        c.backend.openai.api_base = "http://127.0.0.1:1/v1".into();
+        api_mut(c).base = "http://127.0.0.1:1/v1".into();
     });
-    check("OPENAI_API_SOCKET", "/a", |c| c.backend.openai.api_socket = Some("/a".into()));
+    check("OPENAI_API_SOCKET", "/a", |c| api_mut(c).connection.socket = Some("/a".into()));
     for (word, meaning) in [("true", true), ("1", true), ("false", false), ("0", false)] {
-        check("OPENAI_INSECURE_SSL", word, |c| c.backend.openai.insecure_ssl = meaning);
-        check("OPENAI_HTTP2_ENABLED", word, |c| c.backend.openai.http2_enabled = meaning);
+        check("OPENAI_INSECURE_SSL", word, |c| api_mut(c).connection.insecure_ssl = meaning);
+        check("OPENAI_HTTP2_ENABLED", word, |c| api_mut(c).connection.http2 = meaning);
     }
 }
 
@@ -91,7 +96,7 @@ fn a_bad_variable_is_named_with_its_value_and_what_is_allowed() {
             "\"inf\": must be seconds from 0.001 to 86400, such as 30 or 0.5",
         ),
         ("DAEMON_HANDOFF_BUFFER_SIZE", "4095", "\"4095\": must be a whole number from 4096 to 1048576"),
-        ("DAEMON_BACKEND_PROVIDER", "gpt", "backend.provider = \"gpt\": must be \"mock\", the only backend"),
+        ("DAEMON_BACKEND_PROVIDER", "gpt", "backend.provider = \"gpt\": must be \"mock\" or \"openai\""),
         ("DAEMON_TOKEN_DELAY_MS", "-1", "must be a whole number from 0 to 3600000"),
         ("OPENAI_API_BASE", "ftp://a", "must be an address that begins with http:// or https://"),
         ("OPENAI_INSECURE_SSL", "yes", "insecure_ssl = \"yes\": must be true, 1, false or 0"),

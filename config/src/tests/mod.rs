@@ -11,6 +11,7 @@ mod values;
 use std::ffi::OsString;
 use std::path::Path;
 
+use crate::backend::{Api, Backend, Kind, Mock};
 use crate::cli::Cli;
 use crate::{Config, ConfigError, ConfigFile};
 
@@ -35,4 +36,30 @@ fn load(text: &str, variables: &[(&str, &str)], cli: &Cli) -> Result<Config, Con
 /// The error's text, which a file of this text must cause.
 fn error_of(text: &str) -> String {
     from_text(text).expect_err(text).to_string()
+}
+
+/// The API behind the backend "openai".
+fn api(config: &Config) -> &Api {
+    match &config.backends.find("openai").unwrap().kind {
+        Kind::Api(api) => api,
+        Kind::Mock(_) | Kind::Replay(_) => panic!("openai is an API"),
+    }
+}
+
+fn api_mut(config: &mut Config) -> &mut Api {
+    match &mut named(config, "openai").kind {
+        Kind::Api(api) => api,
+        Kind::Mock(_) | Kind::Replay(_) => panic!("openai is an API"),
+    }
+}
+
+fn mock_mut(config: &mut Config) -> &mut Mock {
+    match &mut named(config, "mock").kind {
+        Kind::Mock(mock) => mock,
+        Kind::Api(_) | Kind::Replay(_) => panic!("mock is a mock"),
+    }
+}
+
+fn named<'c>(config: &'c mut Config, name: &str) -> &'c mut Backend {
+    config.backends.all.iter_mut().find(|backend| backend.name == name).unwrap()
 }

@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use super::from_text;
+use super::{api, from_text};
 use crate::environment::VARIABLES;
 use crate::reader::Reader;
 use crate::settings::Settings;
@@ -53,29 +53,38 @@ fn every_variable_has_a_known_key_and_is_in_the_sample() {
 
 #[test]
 fn the_defaults_are_the_documented_ones() {
-    let Config { server, client, workers, backend, metrics, logging, benchmark: _ } = Config::default();
+    let config = Config::default();
+    assert_eq!(api(&config).base, "https://api.openai.com/v1");
+    let Config { server, client, workers, backends, metrics, logging, benchmark: _ } = config;
     assert_eq!(server.socket_path.to_str(), Some("/run/handoffd/handoffd.sock"));
     assert_eq!(server.max_connections.get(), 100_000);
     assert_eq!(server.handoff_buffer_bytes, 262_144);
     assert_eq!(server.redispatch_max, 1);
+    let times = backends.find("openai").unwrap().timeouts;
     let secs = [
         (server.handoff_timeout, 5),
         (server.queue_timeout, 2),
         (server.write_timeout, 30),
         (server.shutdown_timeout, 120),
-        (server.backend_timeout, 30),
         (client.heartbeat, 15),
         (client.commit_after, 10),
         (client.linger, 2),
         (workers.drain_timeout, 600),
-        (backend.timeout, 120),
+        (times.connect, 5),
+        (times.tls, 5),
+        (times.queue, 10),
+        (times.head, 30),
+        (times.first_content, 120),
+        (times.idle, 120),
+        (times.idle_content, 300),
+        (times.client_write, 30),
     ];
     for (index, (timeout, secs)) in secs.into_iter().enumerate() {
         assert_eq!(timeout.as_secs(), secs, "number {index} of the list");
     }
-    assert_eq!(backend.mock.token_delay.as_millis(), 50);
-    assert_eq!(backend.default_model, "gpt-4o");
-    assert_eq!(backend.openai.api_base, "https://api.openai.com/v1");
+    assert_eq!(times.total, None);
+    assert_eq!(backends.default, "mock");
+    assert_eq!(backends.default_model, "gpt-4o");
     assert_eq!(metrics.listen_addr.unwrap().to_string(), "127.0.0.1:9090");
     assert_eq!(logging.level, "info");
 }

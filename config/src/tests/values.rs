@@ -123,11 +123,18 @@ fn the_two_sockets_differ() {
 
 #[test]
 fn a_connection_window_holds_at_least_one_stream_window() {
-    let error = error_of("backend.openai.http2.initial_stream_window_kb = 20000");
+    let windows = |stream, connection| {
+        format!(
+            "[backend.openai.http2]\ninitial_stream_window_kb = {stream}\n\
+             initial_connection_window_kb = {connection}"
+        )
+    };
+    let error = error_of(&windows(20_000, 19_999));
     assert!(
         error.contains("initial_connection_window_kb must be at least initial_stream_window_kb"),
         "{error}"
     );
+    assert!(from_text(&windows(20_000, 20_000)).is_ok());
 }
 
 #[test]
