@@ -11,6 +11,7 @@ mod headers;
 mod lenient;
 mod message;
 mod options;
+mod part;
 mod raw;
 #[cfg(test)]
 mod tests;
@@ -27,6 +28,7 @@ pub use envelope::Envelope;
 pub use error::BadHandoff;
 pub use message::{Message, Role};
 pub use options::{Include, Method, MockOptions};
+pub use part::Part;
 pub use timeouts::Timeouts;
 
 use raw::{Keys, Object};
@@ -38,6 +40,9 @@ pub struct ChatRequest {
     pub prompt: Option<String>,
     /// The conversation; wins over the prompt.
     pub messages: Vec<Message>,
+    /// The content of the last user message, else of the prompt, in order, where files are attached to it: it stands
+    /// for that message's own. Empty: nothing is attached.
+    pub parts: Vec<Part>,
     /// Goes first. None also when the messages have a system message of their own.
     pub system: Option<String>,
     /// None: the configured default.
@@ -183,6 +188,7 @@ impl ChatRequest {
             prompt: object.text("prompt")?,
             system: object.text("system")?.filter(|_| !has_system),
             messages,
+            parts: Vec::new(),
             model: object.label("model")?,
             max_tokens: object.number("max_tokens", "a whole number from 1", |n| *n > 0)?,
             temperature: object.number("temperature", "a number", |t: &f64| t.is_finite())?,
