@@ -8,6 +8,7 @@ use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::os::unix::process::CommandExt;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -16,12 +17,19 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::resource::{Resource, setrlimit};
 
 /// Bodies of messages, as the channel encodes them: the number of the variant, then its fields.
-const READY: &[u8] = b"\x00\x01\x050.1.0";
-const READY_OF_ANOTHER_VERSION: &[u8] = b"\x00\x02\x050.1.0";
+const READY: &[u8] = b"\x00\x02\x050.1.0";
+const READY_OF_ANOTHER_VERSION: &[u8] = b"\x00\x01\x050.1.0";
 const TAKEN_UNKNOWN: &[u8] = b"\x01\x01\x63";
 const COMMITTED_UNKNOWN: &[u8] = b"\x02\x63\x00";
 const RELEASED_UNKNOWN: &[u8] = b"\x03\x01\x63\x00";
-const HELD: &[u8] = b"\x04\x00\x00\x01\x01\x00\x01\x00\x00";
+const HELD: &[u8] = b"\x04\x00\x00\x01\x02\x00\x01\x00\x00";
+/// Backend mock, account 9, model gpt-x, 30,000 ms.
+const COOLDOWN: &[u8] = b"\x07\x04mock\x09\x01\x05gpt-x\xfb\x30\x75";
+const COOLDOWN_UNKNOWN: &[u8] = b"\x07\x04none\x09\x00\xfb\x30\x75";
+/// A beat: whether it drains, its size, six words about its sandbox, what it counted, none of it about a backend; all 0.
+const SNAPSHOT_ZEROS: [u8; 38] = [0; 38];
+/// Its sign of life comes as often.
+const BEAT_MS: u16 = 500;
 /// No variant has this number.
 const UNKNOWN_VARIANT: &[u8] = b"\x2a";
 /// A list that claims to have 2⁶⁴ - 1 elements.
@@ -45,8 +53,8 @@ fn main() -> io::Result<()> {
     channel.receive()?;
     match behaviour.trim() {
         "garbage" => channel.raw(b"this is no message")?,
-        "cut off" => channel.raw(b"hand\x01\x00\x02\x00\xff\xff\x00\x00\x00")?,
-        "wrong direction" => channel.raw(b"hand\x01\x00\x01\x00\x01\x00\x00\x00\x00")?,
+        "cut off" => channel.raw(b"hand\x02\x00\x02\x00\xff\xff\x00\x00\x00")?,
+        "wrong direction" => channel.raw(b"hand\x02\x00\x01\x00\x01\x00\x00\x00\x00")?,
         "unknown variant" => channel.say(UNKNOWN_VARIANT)?,
         "endless list" => channel.say(ENDLESS_LIST)?,
         "another version" => channel.say(READY_OF_ANOTHER_VERSION)?,
@@ -55,9 +63,16 @@ fn main() -> io::Result<()> {
         "taken unknown" => channel.say_all(&[READY, TAKEN_UNKNOWN])?,
         "committed unknown" => channel.say_all(&[READY, COMMITTED_UNKNOWN])?,
         "released unknown" => channel.say_all(&[READY, RELEASED_UNKNOWN])?,
+        "cooldown before ready" => channel.say(COOLDOWN)?,
+        "cooldown of nobody" => channel.say_all(&[READY, COOLDOWN_UNKNOWN])?,
+        "cooldown of an endless model" => {
+            let model = [&b"\x07\x04mock\x09\x01\xfb\x01\x01"[..], &[b'm'; 257], b"\x05"].concat();
+            channel.say_all(&[READY, &model])?;
+        }
+        "tells of cooldowns" => return tell_of_cooldowns(channel, &executable),
         "held unasked" => channel.say_all(&[READY, HELD])?,
         "an fd unasked" => {
-            let packet = [&b"hand\x01\x00\x02\x00\x08\x00\x00\x00"[..], READY].concat();
+            let packet = [&b"hand\x02\x00\x02\x00\x08\x00\x00\x00"[..], READY].concat();
             manager::send(channel.0.as_fd(), &packet, &[channel.0.as_fd()]);
         }
         "leaves the channel" => {
@@ -107,7 +122,33 @@ fn claim(channel: &mut Channel) -> io::Result<()> {
     upper.resize(4, 0);
     let lease = [&[253, 0, 0, 0, 0], upper.as_slice()].concat();
     // One page; version, slot and generation; no drain; one lease: the first attempt, committed, without its fd.
-    channel.say(&[&[4], ticket, &[0, 1, 1, 0, 1, 0, 1], &lease, &[0, 1, 0, 0]].concat())
+    channel.say(&[&[4], ticket, &[0, 1, 2, 0, 1, 0, 1], &lease, &[0, 1, 0, 0]].concat())
+}
+
+/// Takes each handoff, ends it at once, and speaks of a cooldown. What it hears of one, its process id names the file of.
+fn tell_of_cooldowns(mut channel: Channel, executable: &Path) -> io::Result<()> {
+    let heard = executable.with_file_name(format!("heard-{}", std::process::id()));
+    channel.say(READY)?;
+    loop {
+        channel.say(&[&[5], &SNAPSHOT_ZEROS[..]].concat())?;
+        if poll(&mut [PollFd::new(channel.0.as_fd(), PollFlags::POLLIN)], BEAT_MS)? == 0 {
+            continue;
+        }
+        let (packet, _) = manager::receive_bytes(channel.0.as_fd()).ok_or(io::ErrorKind::UnexpectedEof)?;
+        match packet.get(12..).ok_or(io::ErrorKind::UnexpectedEof)? {
+            [1, rest @ ..] => {
+                channel.say(&[&[1, 1], number(rest)].concat())?;
+                channel.say_all(&[COOLDOWN, &[&[3, 1], number(rest), &[0]].concat()])?;
+            }
+            [8, cooldown @ ..] => {
+                let mut file = File::options().create(true).append(true).open(&heard)?;
+                file.write_all(&[cooldown, b"\n"].concat())?;
+            }
+            // To drain is to end: it holds nothing.
+            [3, ..] => return Ok(()),
+            _ => {}
+        }
+    }
 }
 
 /// An honest worker of another version: it begins as one of ours, and after its adoption its packets bear another
@@ -200,10 +241,10 @@ impl Channel {
         self.0.write_all(packet)
     }
 
-    /// Magic, version 1, kind 2 (to the supervisor), length, body.
+    /// Magic, version 2, kind 2 (to the supervisor), length, body.
     fn say(&mut self, body: &[u8]) -> io::Result<()> {
         let length = u32::try_from(body.len()).map_err(io::Error::other)?;
-        self.raw(&[b"hand\x01\x00\x02\x00", &length.to_le_bytes()[..], body].concat())
+        self.raw(&[b"hand\x02\x00\x02\x00", &length.to_le_bytes()[..], body].concat())
     }
 
     fn say_all(&mut self, bodies: &[&[u8]]) -> io::Result<()> {

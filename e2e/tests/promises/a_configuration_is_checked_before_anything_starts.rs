@@ -20,7 +20,7 @@ fn ended(toml: &str, args: &[&str], env: &[(&str, &str)]) -> (Option<i32>, Strin
 #[test]
 fn check_says_yes_and_starts_nothing() {
     let (code, said) = ended("max_connections = 5\n", &["--check"], &[]);
-    let expected = concat!("handoffd ", env!("CARGO_PKG_VERSION"), ", protocol 1: configuration is valid\n");
+    let expected = concat!("handoffd ", env!("CARGO_PKG_VERSION"), ", protocol 2: configuration is valid\n");
     assert_eq!((code, said.as_str()), (Some(0), expected));
 }
 

@@ -8,7 +8,7 @@ use nix::sys::signal::Signal;
 
 #[test]
 fn an_adopted_worker_of_another_version_drains() {
-    for version in [0, 2] {
+    for version in [1, 3] {
         let directory = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).expect("a directory");
         let binary = directory.path().join("worker");
         fs::hard_link(env!("CARGO_BIN_EXE_fake_worker"), &binary).expect("a link beside the build");
