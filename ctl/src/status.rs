@@ -9,7 +9,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use handoff_shared::ids::SlotId;
-use handoff_shared::status::{PoisonStatus, Status, WorkerStatus};
+use handoff_shared::status::{CooldownStatus, PoisonStatus, Status, WorkerStatus};
 
 use crate::answer::{Decoder, Piece};
 use crate::control::Place;
@@ -18,6 +18,8 @@ use crate::outcome::{Exit, Failure};
 const DEFAULT_ADDRESS: &str = "127.0.0.1:9090";
 const IO_TIMEOUT: Duration = Duration::from_secs(5);
 const CLEAR_SCREEN: &str = "\x1b[H\x1b[2J";
+/// The others are counted; `--json` has them all.
+const COOLDOWNS_SHOWN_MAX: usize = 8;
 const COLUMNS: [&str; 11] =
     ["SLOT", "GENERATION", "PID", "STATE", "LEASES", "TOTAL", "RESTARTS", "RSS", "SANDBOX", "BEAT", "AGE"];
 
@@ -210,6 +212,14 @@ fn summary(status: &Status) -> String {
         let ago = age(*age_secs);
         text.push_str(&format!("last poison: lease {lease}, {bytes} bytes, hash {hash}, {ago} ago\n"));
     }
+    for CooldownStatus { backend, model, remaining_ms } in status.cooldowns.iter().take(COOLDOWNS_SHOWN_MAX) {
+        let model = model.as_ref().map_or(String::new(), |model| format!(", model {model:?}"));
+        let left = age(remaining_ms.div_ceil(1000));
+        text.push_str(&format!("left alone: backend {backend}{model}, {left} left\n"));
+    }
+    if let Some(more) = status.cooldowns.len().checked_sub(COOLDOWNS_SHOWN_MAX).filter(|more| *more > 0) {
+        text.push_str(&format!("left alone: {more} more\n"));
+    }
     text
 }
 
@@ -290,6 +300,11 @@ mod tests {
                 hash: "00c0ffee00c0ffee".into(),
                 age_secs: 70,
             }),
+            cooldowns: vec![CooldownStatus {
+                backend: "openai".into(),
+                model: Some("gpt-4o".into()),
+                remaining_ms: 61_500,
+            }],
             leases: 12,
             leases_queued: 0,
             max_connections: 1000,
@@ -304,12 +319,22 @@ handoffd 0.1.0, pid 4700: ready, up 1d01h; generation 2; 12 of 1000 leases, 0 qu
 rolling to generation 3: 1 of 2 slots
 a further reload waits
 last poison: lease 0000000100000007, 512 bytes, hash 00c0ffee00c0ffee, 1m10s ago
+left alone: backend openai, model \"gpt-4o\", 1m02s left
 SLOT        GENERATION  PID   STATE              LEASES  TOTAL  RESTARTS  RSS    SANDBOX  BEAT    AGE
 0           2           4711  ready              12      40000  1         9 MiB  full     230 ms  1h02m
 1           2           -     backoff (2s left)  0       40000  1         -      -        -       -
 quarantine  2           4711  ready              1       40000  1         9 MiB  full     230 ms  1h02m
 ";
         assert_eq!(table(&fleet()), expected);
+    }
+
+    #[test]
+    fn of_many_cooldowns_the_first_are_shown_and_the_others_counted() {
+        let one = CooldownStatus { backend: "eu".into(), model: None, remaining_ms: 900 };
+        let many = Status { cooldowns: vec![one; COOLDOWNS_SHOWN_MAX + 3], ..fleet() };
+        let text = table(&many);
+        assert_eq!(text.matches("left alone: backend eu, 1s left\n").count(), COOLDOWNS_SHOWN_MAX);
+        assert!(text.contains("left alone: 3 more\n"), "{text}");
     }
 
     #[test]

@@ -45,6 +45,12 @@ pub const SHED_PER_SECOND: u32 = 1000;
 pub const COOLDOWN_MODEL_BYTES_MAX: usize = 256;
 /// Cooldowns that a worker, or the supervisor, knows at the same time; the earliest to end is forgotten first.
 pub const COOLDOWNS_MAX: usize = 1024;
+/// The longest cooldown that the supervisor believes in.
+pub const COOLDOWN_MAX: Duration = Duration::from_secs(3600);
+/// A cooldown that ends later than known by less than this is no news.
+pub const COOLDOWN_NEWS_MIN: Duration = Duration::from_secs(1);
+/// Cooldowns of one worker that the others are told in a second; what is beyond they find out themselves.
+pub const COOLDOWNS_PER_SECOND: u32 = 32;
 
 /// Fds that neither process spends on clients: log, channels, memfds, upstream connections.
 pub const FDS_RESERVED: u64 = 128;

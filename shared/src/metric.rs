@@ -64,9 +64,9 @@ pub struct BackendCounts {
     pub estimated_tokens: u64,
     /// Connections opened.
     pub connections_opened: u64,
-    /// Connections open now.
+    /// Connections open now: a gauge.
     pub connections: u64,
-    /// Questions that wait for a place on a connection now.
+    /// Questions that wait for a place on a connection now: a gauge.
     pub queued: u64,
     /// How often it was left alone for a while.
     pub cooldowns: u64,
@@ -129,6 +129,13 @@ pub fn bounds(first_bound: f64) -> impl Iterator<Item = f64> {
 }
 
 impl Counts {
+    /// Their worker is dead: what it had open or waiting is no more, what it had counted stays.
+    pub fn end(&mut self) {
+        for backend in &mut self.backends {
+            (backend.connections, backend.queued) = (0, 0);
+        }
+    }
+
     /// Adds another worker's counts.
     pub fn add(&mut self, other: &Self) {
         self.bytes_sent = self.bytes_sent.saturating_add(other.bytes_sent);
@@ -288,6 +295,78 @@ impl BackendCounts {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn of_the_dead_counters_stay_and_gauges_do_not() {
+        let mut counts = Counts::default();
+        *counts.backend("eu") = BackendCounts {
+            name: "eu".to_owned(),
+            requests: 9,
+            connections_opened: 4,
+            connections: 3,
+            queued: 2,
+            ..BackendCounts::default()
+        };
+        counts.end();
+        let eu = counts.backend("eu");
+        assert_eq!([eu.requests, eu.connections_opened, eu.connections, eu.queued], [9, 4, 0, 0]);
+    }
+
+    #[test]
+    fn every_count_of_a_backend_is_added() {
+        let one = BackendCounts {
+            name: "eu".to_owned(),
+            requests: 1,
+            errors: 2,
+            failures: [3; FailureReason::ALL.len()],
+            retries: 4,
+            failovers: 5,
+            cancelled: 6,
+            prompt_tokens: 7,
+            completion_tokens: 8,
+            estimated_tokens: 9,
+            connections_opened: 10,
+            connections: 11,
+            queued: 12,
+            cooldowns: 13,
+            duration: Histogram { overflow: 14, ..Histogram::default() },
+            first_byte: Histogram { overflow: 15, ..Histogram::default() },
+        };
+        let mut counts = Counts { backends: vec![one.clone()], ..Counts::default() };
+        counts.add(&Counts { backends: vec![one], ..Counts::default() });
+        let twice = BackendCounts {
+            name: "eu".to_owned(),
+            requests: 2,
+            errors: 4,
+            failures: [6; FailureReason::ALL.len()],
+            retries: 8,
+            failovers: 10,
+            cancelled: 12,
+            prompt_tokens: 14,
+            completion_tokens: 16,
+            estimated_tokens: 18,
+            connections_opened: 20,
+            connections: 22,
+            queued: 24,
+            cooldowns: 26,
+            duration: Histogram { overflow: 28, ..Histogram::default() },
+            first_byte: Histogram { overflow: 30, ..Histogram::default() },
+        };
+        assert_eq!(counts.backends, [twice]);
+    }
+
+    #[test]
+    fn each_reason_has_its_own_place_and_word() {
+        let mut counts = BackendCounts::default();
+        FailureReason::ALL.into_iter().for_each(|reason| counts.failed(reason));
+        assert_eq!(counts.failures, [1; FailureReason::ALL.len()]);
+        for (place, reason) in FailureReason::ALL.into_iter().enumerate() {
+            assert_eq!(reason as usize, place, "{reason:?}");
+        }
+        let words: std::collections::BTreeSet<_> =
+            FailureReason::ALL.into_iter().map(FailureReason::as_str).collect();
+        assert_eq!(words.len(), FailureReason::ALL.len());
+    }
 
     #[test]
     fn what_a_liar_counts_overflows_nothing() {

@@ -29,6 +29,9 @@ pub struct Status {
     pub config_error: Option<String>,
     /// The last handoff that killed every worker that tried it; none so far.
     pub last_poison: Option<PoisonStatus>,
+    /// Upstreams that are left alone now, by backend and model.
+    #[serde(default)]
+    pub cooldowns: Vec<CooldownStatus>,
     /// Live leases, draining workers' included.
     pub leases: u32,
     /// Leases that wait for a worker.
@@ -61,6 +64,17 @@ pub struct PoisonStatus {
     pub hash: String,
     /// Seconds since then.
     pub age_secs: u64,
+}
+
+/// An upstream that workers leave alone for a while.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CooldownStatus {
+    /// The backend's name.
+    pub backend: String,
+    /// One model alone; none: the whole backend.
+    pub model: Option<String>,
+    /// Milliseconds from now on.
+    pub remaining_ms: u64,
 }
 
 /// One worker, or an empty slot.

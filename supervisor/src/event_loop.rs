@@ -5,6 +5,7 @@
 
 mod adopt;
 mod control;
+mod cooldowns;
 mod handover;
 mod hear;
 mod perform;
@@ -28,6 +29,7 @@ use tokio::time::Sleep;
 use crate::admin::Question;
 use crate::capacity::Capacity;
 use crate::control::Control;
+use crate::cooldowns::Cooldowns;
 use crate::dispatcher::Dispatcher;
 use crate::fleet::{Action, Event, Fleet, Intake, Outline, Policy, Refusal};
 use crate::generation::Recipe;
@@ -83,6 +85,7 @@ pub(crate) struct EventLoop {
     stillborn: Vec<WorkerId>,
     refused: Refused,
     poisons: Poisons,
+    cooldowns: Cooldowns,
     recipes: BTreeMap<Generation, Recipe>,
     newest: Generation,
     /// The generation whose configuration holds.
@@ -124,6 +127,7 @@ impl EventLoop {
             stillborn: Vec::new(),
             refused: Refused::new(parts.capacity.refused_max),
             poisons: Poisons::default(),
+            cooldowns: Cooldowns::default(),
             recipes: BTreeMap::new(),
             newest: Generation::FIRST,
             started_at: now,

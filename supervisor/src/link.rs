@@ -30,7 +30,8 @@ pub(crate) struct Link {
     pub(crate) generation: Generation,
     channel: SupervisorChannel,
     process: Watched,
-    /// Bounded by the credits, one drain, the configuration, and the orders of as many operators as may connect.
+    /// Bounded by the credits, one drain, the configuration, the orders of as many operators as may connect, and what
+    /// workers may say of cooldowns in the seconds that a silent one is left alive.
     outbox: VecDeque<Outgoing>,
     /// The channel has given its last message.
     silent: bool,
@@ -39,6 +40,8 @@ pub(crate) struct Link {
     pub(crate) origin: Origin,
     /// It understands also what is not frozen. Of an adopted one it is known when it has said what it holds.
     pub(crate) speaks_ours: bool,
+    /// It has been told of every cooldown; from then on it hears of new ones.
+    pub(crate) hears_cooldowns: bool,
     /// It is Ready, but not kept for a successor yet.
     pub(crate) is_being_kept: bool,
     /// Of what it says that it holds.
@@ -110,6 +113,7 @@ impl Link {
             name,
             origin,
             speaks_ours: true,
+            hears_cooldowns: false,
             is_being_kept: false,
             next_page: 0,
             fd_budget: 0,
@@ -142,6 +146,7 @@ impl Link {
             name,
             origin: Origin::Adopted,
             speaks_ours: false,
+            hears_cooldowns: false,
             is_being_kept: false,
             next_page: 0,
             fd_budget: 0,

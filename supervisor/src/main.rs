@@ -8,6 +8,7 @@
 mod admin;
 mod capacity;
 mod control;
+mod cooldowns;
 mod dispatcher;
 mod event_loop;
 mod fleet;
@@ -180,7 +181,7 @@ fn run(start: Start) -> Result<(), String> {
             max_connections = capacity.leases_max,
             "handoffd starts"
         );
-        let metrics = Metrics::start(config.benchmark, &["mock"]);
+        let metrics = Metrics::start(config.benchmark);
         let notify = Notify::start();
         let is_store_there = cli.fd_store || std::env::var_os("FDSTORE").is_some();
         let store = Store::start(is_store_there && std::env::var_os("NOTIFY_SOCKET").is_some());

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use handoff_shared::ids::WorkerId;
-use handoff_shared::status::{PoisonStatus, RollStatus, Status, WorkerStatus};
+use handoff_shared::status::{CooldownStatus, PoisonStatus, RollStatus, Status, WorkerStatus};
 
 use crate::fleet::{Outline, Report, WorkerReport};
 
@@ -39,12 +39,13 @@ pub(crate) fn line(outline: &Outline, config_error: Option<&str>, last_reload: O
     format!("{state}: {ready} of {slots} workers ready, generation {generation}{roll}{config}{reload}")
 }
 
-/// What the operator has tried, in words.
+/// What the operator has tried, in words, and what has happened.
 pub(crate) struct History {
     pub(crate) reload: Option<String>,
     pub(crate) upgrade: Option<String>,
     pub(crate) config_error: Option<String>,
     pub(crate) poison: Option<PoisonStatus>,
+    pub(crate) cooldowns: Vec<CooldownStatus>,
 }
 
 /// The whole fleet.
@@ -72,6 +73,7 @@ pub(crate) fn status(
         last_upgrade: history.upgrade,
         config_error: history.config_error,
         last_poison: history.poison,
+        cooldowns: history.cooldowns,
         leases: small(report.leases),
         leases_queued: small(report.leases_queued),
         max_connections: report.leases_max,

@@ -42,6 +42,9 @@ fn garbage_and_words_out_of_turn() {
         "committed unknown",
         "released unknown",
         "held unasked",
+        "cooldown before ready",
+        "cooldown of nobody",
+        "cooldown of an endless model",
         "an fd unasked",
     ] {
         let (daemon, _directory) = daemon_of_liars(behaviour);

@@ -7,6 +7,7 @@ mod a_bad_reload_changes_nothing;
 mod a_client_that_does_not_read_harms_nobody;
 mod a_client_that_leaves_is_noticed_at_once;
 mod a_configuration_is_checked_before_anything_starts;
+mod a_cooldown_is_known_to_all_workers;
 mod a_crash_loop_backs_off;
 mod a_dead_supervisor_costs_nobody_an_answer;
 mod a_dead_worker_costs_nobody_an_answer;

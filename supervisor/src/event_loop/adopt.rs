@@ -34,7 +34,10 @@ impl EventLoop {
         self.keep_sockets();
         for (generation, kept) in std::mem::take(&mut self.parts.inherited.generations) {
             match Recipe::kept(&self.parts.cli, &kept) {
-                Ok(recipe) => drop(self.recipes.insert(generation, recipe)),
+                Ok(recipe) => {
+                    self.parts.metrics.configured(&recipe.config);
+                    self.recipes.insert(generation, recipe);
+                }
                 Err(error) => {
                     tracing::warn!(%generation, %error, "a generation that was kept cannot be used");
                     self.parts.store.forget(&format!("{GENERATION}{generation}"));
@@ -75,6 +78,7 @@ impl EventLoop {
     pub(super) fn register(&mut self, generation: Generation, recipe: Recipe) {
         self.parts.store.keep(&format!("{GENERATION}{generation}"), &recipe.fds());
         self.newest = self.newest.max(generation);
+        self.parts.metrics.configured(&recipe.config);
         self.recipes.insert(generation, recipe);
     }
 
@@ -143,6 +147,7 @@ impl EventLoop {
         };
         if held.last {
             tracing::info!(%slot, %generation, pid, pages = held.page + 1, version = held.protocol_version, "worker has said what it holds");
+            self.tell_cooldowns(worker);
         }
         self.tell(Event::Held { worker, page });
     }

@@ -103,7 +103,7 @@ impl EventLoop {
             ToSupervisor::Sessions { ticket, last, sessions } => {
                 self.show_page(worker, ticket, last, sessions);
             }
-            ToSupervisor::Cooldown(_) => {}
+            ToSupervisor::Cooldown(cooldown) => self.hear_cooldown(worker, cooldown),
             ToSupervisor::Taken { leases } => self.tell(Event::Taken { worker, leases }),
             ToSupervisor::Committed { lease, format } => {
                 self.tell(Event::Committed { worker, lease, format })
@@ -133,6 +133,7 @@ impl EventLoop {
             link.is_being_kept = true;
             return;
         }
+        self.tell_cooldowns(worker);
         self.tell(Event::Ready { worker });
     }
 
@@ -143,6 +144,7 @@ impl EventLoop {
             let kept = self.links.iter_mut().find(|(_, link)| link.is_being_kept && link.name == name);
             if let Some((&worker, link)) = kept {
                 link.is_being_kept = false;
+                self.tell_cooldowns(worker);
                 self.tell(Event::Ready { worker });
             }
         }
@@ -170,6 +172,7 @@ impl EventLoop {
         let written =
             held.into_iter().filter_map(|lease| Some((lease, self.dispatcher.written(lease)?))).collect();
         self.parts.metrics.bury(worker);
+        self.cooldowns.bury(worker);
         self.waiting.worker_died(worker);
         self.parts.store.forget(&link.name);
         self.tell(Event::Dead { worker, exit, written });

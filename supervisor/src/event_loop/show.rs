@@ -28,7 +28,8 @@ impl EventLoop {
             Topic::Metrics => {
                 let (lines_dropped, is_refused) =
                     (self.parts.log.lines_dropped(), self.parts.disk_error.is_some());
-                let body = self.parts.metrics.render(&self.fleet.report(now), lines_dropped, is_refused);
+                let (report, cooling) = (self.fleet.report(now), self.cooldowns.by_backend(now));
+                let body = self.parts.metrics.render(&report, &cooling, lines_dropped, is_refused);
                 Answer { ok: true, content_type: "text/plain; version=0.0.4; charset=utf-8", body }
             }
             Topic::Status => {
@@ -45,6 +46,7 @@ impl EventLoop {
             upgrade: self.last_upgrade.clone(),
             config_error: self.parts.disk_error.clone(),
             poison: self.poisons.status(now),
+            cooldowns: self.cooldowns.status(now),
         };
         let mut status = status::status(&self.fleet.report(now), self.started_at, now, history, pid);
         for worker in &mut status.workers {

@@ -3,8 +3,9 @@
 //! Handoffs, refusals and endings are counted from leases. Bytes, events and durations come as cumulative
 //! snapshots from the workers; the sums of the dead are kept, so no counter ever goes down.
 //!
-//! Never: takes a label from a request.
+//! Never: takes a label from a request, or a backend's name from a worker.
 
+mod backends;
 mod names;
 mod render;
 mod summary;
@@ -12,7 +13,7 @@ mod summary;
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use handoff_config::Benchmark;
+use handoff_config::{Benchmark, Config};
 use handoff_shared::ids::{SlotId, WorkerId};
 use handoff_shared::message::Outcome;
 use handoff_shared::metric::{HANDOFF_FIRST_BOUND, Histogram, Snapshot};
@@ -34,13 +35,13 @@ pub(crate) struct Metrics {
     handoff_duration: Histogram,
     /// The newest snapshot of each living worker.
     living: BTreeMap<WorkerId, Snapshot>,
-    /// What the dead had counted.
+    /// What the dead had counted, and every backend that was ever configured.
     dead: Snapshot,
 }
 
 impl Metrics {
-    /// Every metric exists from here on, with value 0.
-    pub(crate) fn start(benchmark: Benchmark, backends: &[&str]) -> Self {
+    /// Every metric exists from here on, with value 0; those of backends when they are [`configured`](Self::configured).
+    pub(crate) fn start(benchmark: Benchmark) -> Self {
         let prometheus = match benchmark {
             Benchmark::On => None,
             Benchmark::Off => {
@@ -51,19 +52,22 @@ impl Metrics {
                 Some(handle)
             }
         };
-        let mut dead = Snapshot::default();
-        for name in backends {
-            dead.counts.backend(name);
-        }
         let metrics = Self {
             prometheus,
             summary: Summary::default(),
             handoff_duration: Histogram::default(),
             living: BTreeMap::new(),
-            dead,
+            dead: Snapshot::default(),
         };
         names::describe_all();
         metrics
+    }
+
+    /// Workers may be of this configuration: every counter of its backends exists from here on, with value 0.
+    pub(crate) fn configured(&mut self, config: &Config) {
+        for backend in &config.backends.all {
+            self.dead.counts.backend(&backend.name);
+        }
     }
 
     /// A peer has connected.
@@ -185,8 +189,11 @@ impl Metrics {
         counter!(names::RELOADS, "result" => result).increment(1);
     }
 
-    /// A worker's newest snapshot takes the place of the one before.
-    pub(crate) fn snapshot(&mut self, worker: WorkerId, snapshot: Snapshot) {
+    /// A worker's newest snapshot takes the place of the one before. A backend that nobody has configured is an
+    /// invention of its own, and no series.
+    pub(crate) fn snapshot(&mut self, worker: WorkerId, mut snapshot: Snapshot) {
+        let known = &self.dead.counts.backends;
+        snapshot.counts.backends.retain(|said| known.iter().any(|backend| backend.name == said.name));
         self.living.insert(worker, snapshot);
     }
 
@@ -197,7 +204,8 @@ impl Metrics {
 
     /// The worker is dead: what it had counted is kept.
     pub(crate) fn bury(&mut self, worker: WorkerId) {
-        if let Some(last) = self.living.remove(&worker) {
+        if let Some(mut last) = self.living.remove(&worker) {
+            last.counts.end();
             add(&mut self.dead, &last);
         }
     }
@@ -233,4 +241,92 @@ fn add(sum: &mut Snapshot, snapshot: &Snapshot) {
 /// Exact up to 2³²: more streams than any machine holds.
 fn small(number: usize) -> f64 {
     f64::from(u32::try_from(number).unwrap_or(u32::MAX))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn metrics() -> Metrics {
+        let mut metrics = Metrics::start(Benchmark::Off);
+        metrics.configured(&Config::default());
+        metrics
+    }
+
+    fn snapshot(backend: &str, requests: u64, connections: u64) -> Snapshot {
+        let mut snapshot = Snapshot::default();
+        let counts = snapshot.counts.backend(backend);
+        (counts.requests, counts.connections, counts.queued) = (requests, connections, 1);
+        snapshot
+    }
+
+    fn mock(metrics: &Metrics) -> (u64, u64, u64) {
+        let counts = metrics.total().counts.backend("mock").clone();
+        (counts.requests, counts.connections, counts.queued)
+    }
+
+    #[test]
+    fn a_dead_workers_connections_are_closed_and_its_questions_stay_counted() {
+        let mut metrics = metrics();
+        metrics.snapshot(WorkerId(1), snapshot("mock", 5, 3));
+        metrics.snapshot(WorkerId(2), snapshot("mock", 2, 4));
+        assert_eq!(mock(&metrics), (7, 7, 2));
+        metrics.bury(WorkerId(1));
+        assert_eq!(mock(&metrics), (7, 4, 1));
+    }
+
+    #[test]
+    fn a_backend_is_counted_from_its_configuration_on_and_an_invented_one_never() {
+        let mut metrics = metrics();
+        let named = |metrics: &Metrics, name: &str| {
+            metrics.total().counts.backends.iter().any(|backend| backend.name == name)
+        };
+        assert!(named(&metrics, "mock"), "before anybody has asked it");
+        metrics.snapshot(WorkerId(1), snapshot("invented", 1, 1));
+        metrics.bury(WorkerId(1));
+        assert!(!named(&metrics, "invented"));
+        let mut config = Config::default();
+        config.backends.all[0].name = "second".to_owned();
+        metrics.configured(&config);
+        assert!(
+            named(&metrics, "mock") && named(&metrics, "second"),
+            "a reload adds, and takes nothing away"
+        );
+    }
+
+    #[test]
+    fn each_series_of_each_backend_is_there_with_its_value() {
+        let mut metrics = metrics();
+        let mut snapshot = snapshot("mock", 5, 3);
+        let counts = snapshot.counts.backend("mock");
+        counts.failed(handoff_shared::metric::FailureReason::Auth);
+        (counts.prompt_tokens, counts.completion_tokens, counts.estimated_tokens) = (11, 12, 13);
+        (counts.retries, counts.failovers, counts.cancelled) = (21, 22, 23);
+        (counts.connections_opened, counts.cooldowns) = (24, 25);
+        metrics.snapshot(WorkerId(1), snapshot);
+        let mut text = render::Text(String::new());
+        let cooling = BTreeMap::from([("mock", 2)]);
+        backends::render(&mut text, &metrics.total().counts.backends, &cooling);
+        for line in [
+            "daemon_backend_requests_total{backend=\"mock\"} 5",
+            "daemon_backend_errors_total{backend=\"mock\"} 0",
+            "handoffd_backend_failures_total{backend=\"mock\",reason=\"auth\"} 1",
+            "handoffd_backend_failures_total{backend=\"mock\",reason=\"cooldown\"} 0",
+            "handoffd_backend_retries_total{backend=\"mock\"} 21",
+            "handoffd_backend_failovers_total{backend=\"mock\"} 22",
+            "handoffd_backend_cancelled_total{backend=\"mock\"} 23",
+            "handoffd_backend_connections_opened_total{backend=\"mock\"} 24",
+            "handoffd_backend_cooldowns_total{backend=\"mock\"} 25",
+            "handoffd_backend_tokens_total{backend=\"mock\",kind=\"prompt\"} 11",
+            "handoffd_backend_tokens_total{backend=\"mock\",kind=\"completion\"} 12",
+            "handoffd_backend_tokens_total{backend=\"mock\",kind=\"completion_estimated\"} 13",
+            "handoffd_backend_connections{backend=\"mock\"} 3",
+            "handoffd_backend_queued{backend=\"mock\"} 1",
+            "handoffd_backend_cooling{backend=\"mock\"} 2",
+            "handoffd_backend_cooling{backend=\"openai\"} 0",
+            "daemon_backend_ttfb_seconds_count{backend=\"mock\"} 0",
+        ] {
+            assert!(text.0.lines().any(|said| said == line), "{line} is not in {}", text.0);
+        }
+    }
 }

@@ -1,24 +1,32 @@
 //! Prometheus text: the exporter's own output, and behind it what is not the exporter's: the workers'
 //! counters and histograms with their exact buckets, and gauges whose labels come and go.
 
-use handoff_shared::metric::{
-    DURATION_FIRST_BOUND, FIRST_BYTE_FIRST_BOUND, HANDOFF_FIRST_BOUND, Histogram, bounds,
-};
+use std::collections::BTreeMap;
+
+use handoff_shared::metric::{DURATION_FIRST_BOUND, HANDOFF_FIRST_BOUND, Histogram, Snapshot, bounds};
 use metrics::{Key, Label};
 use metrics_exporter_prometheus::LabelSet;
 use metrics_exporter_prometheus::formatting::{write_help_line, write_metric_line, write_type_line};
 
-use super::{Metrics, names};
+use super::{Metrics, backends, names};
 use crate::fleet::{Report, WorkerReport};
 
 impl Metrics {
     /// Everything, as `/metrics` serves it.
-    pub(crate) fn render(&self, report: &Report, lines_dropped: u64, is_config_refused: bool) -> String {
+    pub(crate) fn render(
+        &self,
+        report: &Report,
+        cooling: &BTreeMap<&str, usize>,
+        lines_dropped: u64,
+        is_config_refused: bool,
+    ) -> String {
         let Some(prometheus) = &self.prometheus else {
             return "# --benchmark: metrics are off\n".to_owned();
         };
         let mut text = Text(prometheus.render());
-        self.render_workers_counts(&mut text, lines_dropped);
+        let total = self.total();
+        self.render_workers_counts(&mut text, &total, lines_dropped);
+        backends::render(&mut text, &total.counts.backends, cooling);
         render_fleet(&mut text, report);
         let help = "1: the configuration on disk is invalid, and what runs is a kept one";
         text.single("handoffd_config_error", "gauge", help, u64::from(is_config_refused));
@@ -43,8 +51,7 @@ impl Metrics {
         }
     }
 
-    fn render_workers_counts(&self, text: &mut Text, lines_dropped: u64) {
-        let total = self.total();
+    fn render_workers_counts(&self, text: &mut Text, total: &Snapshot, lines_dropped: u64) {
         let counts = &total.counts;
         text.single("daemon_bytes_sent_total", "counter", "bytes written to clients", counts.bytes_sent);
         text.single("daemon_chunks_sent_total", "counter", "events written to clients", counts.events_sent);
@@ -62,14 +69,6 @@ impl Metrics {
             "times a worker had to wait to report",
             full,
         );
-        text.head("daemon_backend_requests_total", "counter", "questions to a backend");
-        for backend in &counts.backends {
-            text.line("daemon_backend_requests_total", &by_backend(&backend.name), backend.requests);
-        }
-        text.head("daemon_backend_errors_total", "counter", "questions that a backend did not answer well");
-        for backend in &counts.backends {
-            text.line("daemon_backend_errors_total", &by_backend(&backend.name), backend.errors);
-        }
         let plain = labels(&[]);
         text.head("daemon_handoff_duration_seconds", "histogram", "from a connection to its handoff");
         text.histogram(
@@ -89,26 +88,6 @@ impl Metrics {
             DURATION_FIRST_BOUND,
             &counts.stream_duration,
         );
-        text.head("daemon_backend_duration_seconds", "histogram", "from a question to the end of the answer");
-        for backend in &counts.backends {
-            let labels = by_backend(&backend.name);
-            text.histogram(
-                "daemon_backend_duration_seconds",
-                &labels,
-                DURATION_FIRST_BOUND,
-                &backend.duration,
-            );
-        }
-        text.head("daemon_backend_ttfb_seconds", "histogram", "from a question to the first event");
-        for backend in &counts.backends {
-            let labels = by_backend(&backend.name);
-            text.histogram(
-                "daemon_backend_ttfb_seconds",
-                &labels,
-                FIRST_BYTE_FIRST_BOUND,
-                &backend.first_byte,
-            );
-        }
     }
 }
 
@@ -160,15 +139,15 @@ fn render_fleet(text: &mut Text, report: &Report) {
 
 type Gauge = (&'static str, &'static str, fn(&WorkerReport) -> Option<f64>);
 
-struct Text(String);
+pub(super) struct Text(pub(super) String);
 
 impl Text {
-    fn head(&mut self, name: &str, kind: &str, help: &str) {
+    pub(super) fn head(&mut self, name: &str, kind: &str, help: &str) {
         write_help_line(&mut self.0, name, None, None, help);
         write_type_line(&mut self.0, name, None, None, kind);
     }
 
-    fn line(&mut self, name: &str, labels: &LabelSet, value: impl std::fmt::Display) {
+    pub(super) fn line(&mut self, name: &str, labels: &LabelSet, value: impl std::fmt::Display) {
         write_metric_line::<&str, _>(&mut self.0, name, None, labels, None, value, None);
     }
 
@@ -177,7 +156,13 @@ impl Text {
         self.line(name, &labels(&[]), value);
     }
 
-    fn histogram(&mut self, name: &str, labels: &LabelSet, first_bound: f64, histogram: &Histogram) {
+    pub(super) fn histogram(
+        &mut self,
+        name: &str,
+        labels: &LabelSet,
+        first_bound: f64,
+        histogram: &Histogram,
+    ) {
         let mut count = 0;
         for (bound, bucket) in bounds(first_bound).zip(histogram.buckets) {
             count = bucket.saturating_add(count);
@@ -190,13 +175,9 @@ impl Text {
     }
 }
 
-fn labels(pairs: &[(&'static str, String)]) -> LabelSet {
+pub(super) fn labels(pairs: &[(&'static str, String)]) -> LabelSet {
     let labels: Vec<Label> = pairs.iter().map(|(name, value)| Label::new(*name, value.clone())).collect();
     LabelSet::from_key_and_global(&Key::from_parts("", labels), &Default::default())
-}
-
-fn by_backend(name: &str) -> LabelSet {
-    labels(&[("backend", name.to_owned())])
 }
 
 fn by_worker(worker: &WorkerReport) -> LabelSet {
