@@ -20,8 +20,8 @@ pub(crate) struct Cooldowns {
     said: BTreeMap<WorkerId, Said>,
 }
 
-/// Backend, account, and one model or all.
-type Key = (String, u64, Option<String>);
+/// Backend, account, one model or all, and whether it must be left alone.
+type Key = (String, u64, Option<String>, bool);
 
 #[derive(Debug)]
 struct Said {
@@ -43,7 +43,7 @@ pub(crate) enum Heard {
 impl Cooldowns {
     /// A worker has met an upstream that wants to be left alone. The backend's name is one of the configured ones.
     pub(crate) fn hear(&mut self, now: Instant, worker: WorkerId, cooldown: Cooldown) -> Heard {
-        let Cooldown { backend, account, model, remaining_ms } = cooldown;
+        let Cooldown { backend, account, model, must, remaining_ms } = cooldown;
         if model.as_ref().is_some_and(|model| model.len() > COOLDOWN_MODEL_BYTES_MAX) {
             return Heard::Impossible;
         }
@@ -52,7 +52,7 @@ impl Cooldowns {
         }
         self.forget_ended(now);
         let end = now + Duration::from_millis(remaining_ms).min(COOLDOWN_MAX);
-        let key = (backend, account, model);
+        let key = (backend, account, model, must);
         match self.ends.get(&key) {
             Some(known) if end < *known + COOLDOWN_NEWS_MIN => return Heard::Nothing,
             Some(_) => {}
@@ -85,7 +85,7 @@ impl Cooldowns {
     /// How many last, by backend.
     pub(crate) fn by_backend(&self, now: Instant) -> BTreeMap<&str, usize> {
         let mut counts = BTreeMap::new();
-        for ((backend, _, _), _) in self.ends.iter().filter(|(_, end)| **end > now) {
+        for ((backend, ..), _) in self.ends.iter().filter(|(_, end)| **end > now) {
             *counts.entry(backend.as_str()).or_default() += 1;
         }
         counts
@@ -117,9 +117,9 @@ impl Cooldowns {
     }
 }
 
-fn told(now: Instant, (backend, account, model): &Key, end: Instant) -> Cooldown {
+fn told(now: Instant, (backend, account, model, must): &Key, end: Instant) -> Cooldown {
     let remaining_ms = u64::try_from(end.duration_since(now).as_millis()).unwrap_or(u64::MAX);
-    Cooldown { backend: backend.clone(), account: *account, model: model.clone(), remaining_ms }
+    Cooldown { backend: backend.clone(), account: *account, model: model.clone(), must: *must, remaining_ms }
 }
 
 #[cfg(test)]
@@ -131,7 +131,13 @@ mod tests {
     const BOB: WorkerId = WorkerId(2);
 
     fn cooldown(model: &str, remaining_ms: u64) -> Cooldown {
-        Cooldown { backend: "eu".to_owned(), account: 7, model: Some(model.to_owned()), remaining_ms }
+        Cooldown {
+            backend: "eu".to_owned(),
+            account: 7,
+            model: Some(model.to_owned()),
+            must: true,
+            remaining_ms,
+        }
     }
 
     fn remaining(cooldowns: &Cooldowns, now: Instant) -> Vec<u64> {
