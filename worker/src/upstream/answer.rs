@@ -72,7 +72,7 @@ pub(super) struct Choice {
 
 #[derive(Debug)]
 enum State {
-    Asking(Attempt),
+    Asking(Box<Attempt>),
     Waiting(Pin<Box<Sleep>>),
     Over,
 }
@@ -193,7 +193,7 @@ impl Answer {
         let attempt = Attempt::begin(&choice.backend, request, &choice.model, tag, choice.native);
         self.attempts += 1;
         match attempt {
-            Ok(attempt) => self.state = State::Asking(attempt),
+            Ok(attempt) => self.state = State::Asking(Box::new(attempt)),
             Err(trouble) => self.failed(&trouble),
         }
     }

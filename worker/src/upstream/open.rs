@@ -89,7 +89,7 @@ fn request(remote: &Remote, call: Call, tag: &Tag) -> Result<Request<Full<Bytes>
         .method(call.method)
         .uri(uri)
         .body(Full::new(Bytes::from(call.body)))
-        .map_err(|error| Trouble::rejected(&format!("the request cannot be made: {error}")))?;
+        .map_err(|error| Trouble::rejected(format!("the request cannot be made: {error}")))?;
     let accept = match dialect::framing(&remote.api.dialect) {
         Framing::ServerSentEvents => "text/event-stream",
         Framing::Lines => "application/x-ndjson",
@@ -139,7 +139,7 @@ async fn check(remote: &Remote, response: Response<Body>) -> Result<Response<Bod
     let headers = response.headers();
     if let Some(encoding) = headers.get(CONTENT_ENCODING).filter(|encoding| *encoding != "identity") {
         let detail = format!("content-encoding {encoding:?}, although none was asked for");
-        return Err(Trouble::not_a_stream(&detail));
+        return Err(Trouble::not_a_stream(detail));
     }
     let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok()).unwrap_or_default();
     let kind = kind.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -154,7 +154,7 @@ async fn check(remote: &Remote, response: Response<Body>) -> Result<Response<Bod
     let body = read(response.into_body()).await;
     let (word, sentence) = dialect::error_body(&body);
     let word = word.unwrap_or_default();
-    Err(Trouble::not_a_stream(&format!("200 with content type {kind:?}: {word} {sentence}")))
+    Err(Trouble::not_a_stream(format!("200 with content type {kind:?}: {word} {sentence}")))
 }
 
 /// An answer with another status.
@@ -162,7 +162,7 @@ async fn failed(response: Response<Body>) -> Trouble {
     let (head, body) = response.into_parts();
     let body = read(body).await;
     if head.status.is_success() {
-        return Trouble::not_a_stream(&format!("status {}", head.status.as_u16()));
+        return Trouble::not_a_stream(format!("status {}", head.status.as_u16()));
     }
     error::of_status(head.status, &head.headers, &body, SystemTime::now())
 }
