@@ -10,6 +10,7 @@ use std::time::Duration;
 use nix::unistd::{Group, Uid, User};
 
 use crate::SocketMode;
+use crate::address::Address;
 use crate::settings::Value;
 
 /// The length of `sun_path`, less its terminating NUL.
@@ -27,6 +28,9 @@ const ID_MAX: u64 = u32::MAX as u64 - 1;
 /// Most users or groups in one list.
 const IDS_MAX: usize = 1024;
 
+/// Most words in one list.
+const WORDS_MAX: usize = 16;
+
 const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "off"];
 
 /// `Err` holds the clause that says what is allowed.
@@ -42,6 +46,14 @@ where
         number
             .filter(|number| range.contains(number))
             .ok_or_else(|| format!("must be a whole number from {} to {}", range.start(), range.end()))
+    }
+}
+
+/// A number with or without a fraction.
+pub(crate) fn number(range: RangeInclusive<f64>) -> impl Fn(&Value<'_>) -> Allowed<f64> {
+    move |value| {
+        let number = value.number().filter(|number| range.contains(number));
+        number.ok_or_else(|| format!("must be a number from {} to {}", range.start(), range.end()))
     }
 }
 
@@ -105,22 +117,53 @@ pub(crate) fn token(value: &Value<'_>) -> Allowed<String> {
     })
 }
 
-/// The base address of an HTTP API.
+/// The value of a header (RFC 9110, 5.5).
+pub(crate) fn header_value(value: &Value<'_>) -> Allowed<String> {
+    let text = value.text().filter(|text| text.chars().all(|c| c.is_ascii_graphic() || c == ' '));
+    text.filter(|text| (1..=TEXT_BYTES_MAX).contains(&text.len()) && text.trim() == *text)
+        .map(str::to_owned)
+        .ok_or_else(|| {
+            format!("must be 1 to {TEXT_BYTES_MAX} visible ASCII characters, with spaces between them only")
+        })
+}
+
+/// The base address of an HTTP API, without its last slash.
 pub(crate) fn base_address(value: &Value<'_>) -> Allowed<String> {
-    let allowed = "must be an address that begins with http:// or https://, without spaces";
-    let text = value.text().filter(|text| text.len() <= TEXT_BYTES_MAX).ok_or(allowed)?;
-    let rest = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://")).ok_or(allowed)?;
-    let has_host = rest.split('/').next().is_some_and(|host| !host.is_empty());
-    if has_host && rest.chars().all(|c| c.is_ascii_graphic()) {
-        Ok(text.to_owned())
-    } else {
-        Err(allowed.into())
-    }
+    let text = value.text().filter(|text| text.len() <= TEXT_BYTES_MAX);
+    let address = text.and_then(Address::parse);
+    let is_base = address.is_some_and(|a| a.user.is_none() && !a.path.contains(['?', '#']));
+    text.filter(|_| is_base).map(|text| text.trim_end_matches('/').to_owned()).ok_or_else(|| {
+        "must be an address that begins with http:// or https://, without spaces, user or query".to_owned()
+    })
+}
+
+/// A proxy's address; without a scheme it is `http://`.
+pub(crate) fn proxy_address(value: &Value<'_>) -> Allowed<String> {
+    let text = value.text().filter(|text| text.len() <= TEXT_BYTES_MAX).unwrap_or_default();
+    let whole = if text.contains("://") { text.to_owned() } else { format!("http://{text}") };
+    let is_proxy = Address::parse(&whole).is_some_and(|address| matches!(address.path, "" | "/"));
+    is_proxy.then(|| whole.trim_end_matches('/').to_owned()).ok_or_else(|| {
+        "must be http://host:port or https://host:port, also with user:password@ before the host".to_owned()
+    })
 }
 
 /// A file's path.
 pub(crate) fn path(value: &Value<'_>) -> Allowed<PathBuf> {
     path_of(value, PATH_BYTES_MAX)
+}
+
+/// A path from the root: workers have no directory of their own, and their sandbox is made of such paths.
+pub(crate) fn absolute_path(value: &Value<'_>) -> Allowed<PathBuf> {
+    path(value).and_then(from_root)
+}
+
+/// A Unix socket's path from the root.
+pub(crate) fn absolute_socket_path(value: &Value<'_>) -> Allowed<PathBuf> {
+    socket_path(value).and_then(from_root)
+}
+
+fn from_root(path: PathBuf) -> Allowed<PathBuf> {
+    if path.is_absolute() { Ok(path) } else { Err("must be a path that begins with /".to_owned()) }
 }
 
 /// A Unix socket's path.
@@ -189,6 +232,34 @@ pub(crate) fn list_of(one: impl Fn(&Value<'_>) -> Allowed<u32>) -> impl Fn(&Valu
             }
         }
         if faults.is_empty() { Ok(ids) } else { Err(faults.join("; ")) }
+    }
+}
+
+/// A list of 1 to [`WORDS_MAX`] words without spaces.
+pub(crate) fn words(value: &Value<'_>) -> Allowed<Vec<String>> {
+    let words = value.list().filter(|elements| (1..=WORDS_MAX).contains(&elements.len()));
+    let words = words.and_then(|elements| elements.iter().map(|element| token(element).ok()).collect());
+    words.ok_or_else(|| format!("must be a list of 1 to {WORDS_MAX} words in visible ASCII characters"))
+}
+
+/// A list of some of `names`, each once.
+pub(crate) fn some_of(names: &[&str]) -> impl Fn(&Value<'_>) -> Allowed<Vec<String>> {
+    move |value| {
+        let mut chosen: Vec<String> = Vec::new();
+        let elements = value.list();
+        let is_fine = elements.is_some_and(|elements| {
+            elements.iter().all(|element| match element.text() {
+                Some(name) if names.contains(&name) && !chosen.iter().any(|other| other == name) => {
+                    chosen.push(name.to_owned());
+                    true
+                }
+                Some(_) | None => false,
+            })
+        });
+        is_fine.then_some(chosen).ok_or_else(|| {
+            let names: Vec<String> = names.iter().map(|name| format!("{name:?}")).collect();
+            format!("must be a list of some of {}, each at most once", names.join(", "))
+        })
     }
 }
 

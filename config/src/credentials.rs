@@ -1,17 +1,18 @@
 //! Secrets that systemd passes (systemd.exec(5), `LoadCredential=`). In: the directory that the environment names.
-//! Out: settings. Never: shows a secret, reads a file that is not in [`CREDENTIALS`].
+//! Out: settings. Never: shows a secret, reads a file that nobody named.
 
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::{self, Read};
 use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use crate::ConfigError;
 use crate::settings::{Setting, Settings};
 
 /// Where systemd says that they are.
-const DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
+pub(crate) const DIRECTORY: &str = "CREDENTIALS_DIRECTORY";
 
 /// Each credential and its key.
 const CREDENTIALS: &[(&str, &str)] = &[("openai_api_key", "backend.openai.api_key")];
@@ -46,9 +47,18 @@ pub(crate) fn overlay(
     Ok(())
 }
 
-fn read(path: &Path) -> io::Result<Vec<u8>> {
+/// What is in the file, without the white space around it.
+///
+/// # Errors
+/// It cannot be read, is no regular file, or is larger than [`BYTES_MAX`].
+pub(crate) fn read(path: &Path) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
+    // Opening a FIFO would wait for its writer.
+    let file = File::options().read(true).custom_flags(nix::libc::O_NONBLOCK).open(path)?;
+    if !file.metadata()?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
+    file.take(BYTES_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 > BYTES_MAX {
         let reason = format!("it is larger than {BYTES_MAX} bytes");
         return Err(io::Error::new(io::ErrorKind::FileTooLarge, reason));

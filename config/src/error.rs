@@ -48,7 +48,17 @@ pub enum Problem {
         /// The key's full path.
         key: String,
         /// A known key that looks like it.
-        suggestion: Option<&'static str>,
+        suggestion: Option<String>,
+    },
+    /// A key without a default has no value.
+    #[error("{place}: {key} is missing: {allowed}")]
+    Missing {
+        /// File and line of its section.
+        place: String,
+        /// The key's full path.
+        key: String,
+        /// A clause that says what is allowed.
+        allowed: String,
     },
     /// The value is not allowed.
     #[error("{place}: {key} = {value}: {allowed}")]
@@ -77,7 +87,7 @@ impl fmt::Display for Lines<'_> {
     }
 }
 
-struct DidYouMean<'a>(&'a Option<&'static str>);
+struct DidYouMean<'a>(&'a Option<String>);
 
 impl fmt::Display for DidYouMean<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

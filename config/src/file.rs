@@ -77,6 +77,7 @@ impl ConfigFile {
                 if value.as_table().is_none_or(|table| table.is_empty()) {
                     settings.set(path, Setting::toml(place, value, source));
                 } else if let DeValue::Table(table) = value {
+                    settings.open(&path, place);
                     tables.push((path, table));
                 }
             }

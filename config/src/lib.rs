@@ -13,15 +13,16 @@
 pub mod backend;
 pub mod cli;
 
+mod address;
 mod allowed;
 mod credentials;
 mod environment;
 mod error;
 mod file;
+mod masking;
 mod reader;
 mod settings;
 mod validate;
-mod validate_backends;
 mod values;
 
 use std::ffi::OsString;
@@ -62,7 +63,7 @@ impl Config {
         credentials::overlay(&mut settings, environment)?;
         environment::overlay(&mut settings, environment);
         cli.overlay(&mut settings);
-        validate::config(settings, cli.benchmark())
+        validate::config(settings, environment, cli.benchmark())
     }
 }
 

@@ -2,7 +2,7 @@
 //! environment, then the command line. Out: the last word on each key.
 //! Never: knows which keys exist or what they may hold.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 
 use toml::de::DeValue;
@@ -12,7 +12,11 @@ const SHOWN_CHARS_MAX: usize = 80;
 
 /// The last word on each key; keys are full paths, such as `backend.mock.length`.
 #[derive(Default)]
-pub(crate) struct Settings<'t>(BTreeMap<String, Setting<'t>>);
+pub(crate) struct Settings<'t> {
+    last: BTreeMap<String, Setting<'t>>,
+    /// Where each section of the file that is not empty begins.
+    sections: BTreeMap<String, String>,
+}
 
 /// One value, unchecked.
 pub(crate) struct Setting<'t> {
@@ -36,15 +40,34 @@ pub(crate) enum Value<'t> {
 impl<'t> Settings<'t> {
     /// Replaces what an earlier layer said about `key`.
     pub(crate) fn set(&mut self, key: impl Into<String>, setting: Setting<'t>) {
-        self.0.insert(key.into(), setting);
+        self.last.insert(key.into(), setting);
+    }
+
+    /// The section `path` begins at `place`.
+    pub(crate) fn open(&mut self, path: &str, place: String) {
+        self.sections.insert(path.to_owned(), place);
+    }
+
+    /// The full paths of what is directly in the section `path`: sections and values.
+    pub(crate) fn beneath(&self, path: &str) -> BTreeSet<String> {
+        let start = format!("{path}.");
+        let paths = self.last.keys().chain(self.sections.keys());
+        let names = paths.filter_map(|path| path.strip_prefix(&start));
+        names.map(|rest| format!("{start}{}", first_name(rest))).collect()
+    }
+
+    /// Where the section `path` begins.
+    pub(crate) fn place(&self, path: &str) -> Option<&str> {
+        let section = self.sections.get(path).map(String::as_str);
+        section.or_else(|| self.find(path).map(|setting| setting.place.as_str()))
     }
 
     pub(crate) fn find(&self, key: &str) -> Option<&Setting<'t>> {
-        self.0.get(key)
+        self.last.get(key)
     }
 
     pub(crate) fn iter(&self) -> impl Iterator<Item = (&str, &Setting<'t>)> {
-        self.0.iter().map(|(key, setting)| (key.as_str(), setting))
+        self.last.iter().map(|(key, setting)| (key.as_str(), setting))
     }
 }
 
@@ -62,6 +85,14 @@ impl<'t> Setting<'t> {
 }
 
 impl Value<'_> {
+    /// From the environment, a credential or the command line.
+    pub(crate) fn is_word(&self) -> bool {
+        match self {
+            Value::Toml(_) => false,
+            Value::Word(_) => true,
+        }
+    }
+
     /// What kind of value it is, for an error that must not show it.
     pub(crate) fn type_name(&self) -> &'static str {
         match self {
@@ -133,6 +164,21 @@ impl Value<'_> {
         };
         u32::from_str_radix(digits.strip_prefix("0o").unwrap_or(digits), 8).ok()
     }
+}
+
+/// The first name of a path, with its quotes if it has any.
+fn first_name(path: &str) -> &str {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    let end = path.find(|c| {
+        match (c, is_escaped) {
+            (_, true) => is_escaped = false,
+            ('\\', false) => is_escaped = true,
+            ('"', false) => is_quoted = !is_quoted,
+            (_, false) => return c == '.' && !is_quoted,
+        }
+        false
+    });
+    &path[..end.unwrap_or(path.len())]
 }
 
 /// On one line, without control characters, not longer than an error should be.

@@ -1,6 +1,16 @@
 //! Every key, its default and what it may be: the only place that says so. In: settings as written. Out: a
-//! valid [`Config`]. Never: touches a file or a variable (names of users and groups are looked up).
+//! valid [`Config`]. Never: touches a file or a variable, but those that hold a backend's key or a proxy's address (names
+//! of users and groups are looked up).
 
+mod api;
+mod backends;
+mod connection;
+mod key;
+mod langgraph;
+mod proxy;
+mod section;
+
+use std::ffi::OsString;
 use std::num::{NonZeroU16, NonZeroU32, NonZeroU64};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
@@ -11,10 +21,10 @@ use crate::reader::Reader;
 use crate::settings::Settings;
 use crate::{
     Benchmark, Client, Config, ConfigError, HalfClose, Identity, LogFormat, Logging, Metrics, SandboxMode,
-    Server, SocketMode, Workers, allowed, validate_backends,
+    Server, SocketMode, Workers, allowed,
 };
 
-pub(crate) const TIMEOUT_SECS: RangeInclusive<f64> = 0.001..=86_400.0;
+const TIMEOUT_SECS: RangeInclusive<f64> = 0.001..=86_400.0;
 const LINGER_SECS: RangeInclusive<f64> = 0.001..=60.0;
 const AGE_SECS: RangeInclusive<f64> = 1.0..=31_536_000.0;
 const CONNECTIONS: RangeInclusive<u32> = 1..=10_000_000;
@@ -33,8 +43,12 @@ const MEBIBYTE: u64 = 1 << 20;
 const WORKERS_BY_CORES_MIN: u16 = 2;
 
 /// Checks everything; errs with every problem there is.
-pub(crate) fn config(settings: Settings<'_>, benchmark: Benchmark) -> Result<Config, ConfigError> {
-    let mut reader = Reader::new(settings);
+pub(crate) fn config(
+    settings: Settings<'_>,
+    environment: &dyn Fn(&str) -> Option<OsString>,
+    benchmark: Benchmark,
+) -> Result<Config, ConfigError> {
+    let mut reader = Reader::new(settings, environment);
     let config = read(&mut reader, benchmark);
     reader.finish(config)
 }
@@ -44,7 +58,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, benchmark: Benchmark) -> Config {
     let server = server(reader);
     let client = client(reader);
     Config {
-        backends: validate_backends::backends(reader, &server, &client),
+        backends: backends::backends(reader, &server, &client),
         server,
         client,
         workers: workers(reader),
@@ -93,7 +107,7 @@ fn server(reader: &mut Reader<'_>) -> Server {
 }
 
 /// A user and a group; the group is by default the user's own.
-fn identity(reader: &mut Reader<'_>, user: &'static str, group: &'static str) -> Option<Identity> {
+fn identity(reader: &mut Reader<'_>, user: &str, group: &str) -> Option<Identity> {
     let uid = reader.optional(user, allowed::user);
     let gid = reader.optional(group, allowed::group);
     match (uid, gid) {
@@ -193,6 +207,6 @@ fn logging(reader: &mut Reader<'_>) -> Logging {
     }
 }
 
-pub(crate) fn timeout(reader: &mut Reader<'_>, key: &'static str, default_secs: u64) -> Duration {
+fn timeout(reader: &mut Reader<'_>, key: &str, default_secs: u64) -> Duration {
     reader.value(key, Duration::from_secs(default_secs), allowed::seconds(TIMEOUT_SECS))
 }
