@@ -52,9 +52,9 @@ pub const COOLDOWN_NEWS_MIN: Duration = Duration::from_secs(1);
 /// Cooldowns of one worker that the others are told in a second; what is beyond they find out themselves.
 pub const COOLDOWNS_PER_SECOND: u32 = 32;
 
-/// Fds that neither process spends on clients: log, channels, memfds, upstream connections.
+/// Fds that neither process spends on clients: log, channels, memfds, the connections of name service.
 pub const FDS_RESERVED: u64 = 128;
-/// Fds that one stream needs in a worker, with the embedded backend.
+/// Fds that one stream needs in a worker for its client alone; what its backend needs comes on top.
 pub const FDS_PER_STREAM: u64 = 1;
 
 /// From spawn to `Ready`.
