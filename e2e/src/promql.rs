@@ -25,8 +25,16 @@ pub struct Selector {
 }
 
 /// The functions that we use. A name that is not here is a mistake until somebody adds it.
-const FUNCTIONS: [&str; 7] =
-    ["absent", "changes", "histogram_quantile", "increase", "max_over_time", "rate", "resets"];
+const FUNCTIONS: [&str; 8] = [
+    "absent",
+    "changes",
+    "histogram_quantile",
+    "increase",
+    "max_over_time",
+    "min_over_time",
+    "rate",
+    "resets",
+];
 
 /// So with these, whose labels are said before their brackets: `sum by (slot) (…)`.
 const AGGREGATIONS: [&str; 3] = ["max", "min", "sum"];

@@ -9,7 +9,7 @@ use handoff_e2e::{Daemon, Exposition};
 const DOCUMENT: &str = include_str!("../../../docs/OPERATIONS.md");
 
 /// Labels whose values are words of ours.
-const ENUMERATED: [&str; 4] = ["outcome", "reason", "result", "state"];
+const ENUMERATED: [&str; 5] = ["kind", "outcome", "reason", "result", "state"];
 
 /// What a row says.
 struct Documented {

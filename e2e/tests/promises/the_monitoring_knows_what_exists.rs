@@ -93,7 +93,7 @@ fn the_dashboard_asks_for_what_exists() {
             asked.extend(query.selectors.into_iter().map(|selector| selector.metric));
         }
     }
-    for wanted in ["Streams", "Latency", "Workers", "Errors", "Capacity", "Upgrades"] {
+    for wanted in ["Streams", "Latency", "Workers", "Errors", "Upstreams", "Capacity", "Upgrades"] {
         assert!(
             panels.iter().any(|panel| panel["type"] == "row" && panel["title"] == wanted),
             "row {wanted}"
