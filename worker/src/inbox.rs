@@ -27,6 +27,7 @@ use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 
 use crate::client;
 use crate::drain::Drain;
+use crate::files::Files;
 use crate::holdings::{Holding, Stage, Task};
 use crate::progress::Progress;
 use crate::report::{Held, Reporter};
@@ -42,6 +43,7 @@ pub(crate) struct Room {
     pub(crate) drain: Drain,
     pub(crate) counts: Rc<RefCell<Counts>>,
     pub(crate) upstreams: Upstreams,
+    pub(crate) files: Files,
 }
 
 /// Why a worker cannot go on.
@@ -79,7 +81,8 @@ pub async fn work(
     let counts = Rc::default();
     let config = Rc::new(configure.config.clone());
     let upstreams = Upstreams::new(&config, &prepared, &counts, &reporter).map_err(InboxError::Upstreams)?;
-    let room = Rc::new(Room { reporter, drain: Drain::default(), counts, upstreams, configure });
+    let files = Files::new(confined.opened.files);
+    let room = Rc::new(Room { reporter, drain: Drain::default(), counts, upstreams, files, configure });
     let mut inbox = Inbox {
         beat: 0,
         ends_when_empty: false,

@@ -5,7 +5,7 @@
 //! supervisor knows that it will.
 //!
 //! `sandbox` confines the process before it begins; `inbox` receives; `session` is one client from start to end, with
-//! `request`, `upstream`, `format` and `client` as its rooms; `report` tells the supervisor, and `progress` an operator;
+//! `request`, `files`, `upstream`, `format` and `client` as its rooms; `report` tells the supervisor, and `progress` an operator;
 //! `drain` knows when it is enough, and `cut` carries it to the sessions.
 
 #![forbid(unsafe_code)]
@@ -15,11 +15,13 @@ mod cut;
 mod drain;
 pub mod event;
 pub mod failure;
+pub mod files;
 pub mod format;
 pub mod head;
 mod holdings;
 mod inbox;
 mod json;
+pub mod opened;
 mod progress;
 mod report;
 pub mod request;

@@ -17,6 +17,7 @@ use handoff_shared::message::{Cooldown, Ending, Format, Held as HeldPage, Outcom
 use handoff_shared::metric::Snapshot;
 use tokio::sync::{Notify, oneshot};
 
+use crate::files::Claimed;
 use crate::holdings::{Holding, Holdings, Inventory};
 use crate::progress::Progress;
 
@@ -100,6 +101,7 @@ impl Reporter {
             lease,
             progress,
             outcome: Cell::new(Outcome::Internal),
+            files: RefCell::default(),
         })
     }
 
@@ -299,12 +301,20 @@ pub(crate) struct Held {
     pub(crate) lease: LeaseId,
     pub(crate) progress: Rc<Progress>,
     outcome: Cell<Outcome>,
+    files: RefCell<Claimed>,
 }
 
 impl Held {
     /// Bytes may be out from here on. Returns when the kernel has this in its hands.
     pub(crate) async fn commit(&self, format: Format) {
         self.reporter.commit(self.lease, format).await;
+        // From here on no other worker can need them.
+        self.files.take().remove();
+    }
+
+    /// These files are removed when this is committed, and stay if it never is.
+    pub(crate) fn remove_at_commit(&self, files: Claimed) {
+        self.files.replace(files);
     }
 
     /// What the session came to.

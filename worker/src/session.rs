@@ -4,6 +4,7 @@
 //! Never: writes a byte before the supervisor knows it will, waits for anything without watching the client,
 //! lets a truncated answer look complete.
 
+mod attach;
 mod clock;
 mod story;
 mod stream;
@@ -59,7 +60,13 @@ pub(crate) async fn serve(
 }
 
 /// Parses the request, and answers it.
-async fn converse(room: &Room, held: &Held, client: Client, task: Rc<Task>, story: &mut Story) -> Outcome {
+async fn converse(
+    room: &Room,
+    held: &Held,
+    mut client: Client,
+    task: Rc<Task>,
+    story: &mut Story,
+) -> Outcome {
     let lease = held.lease.to_string();
     let request = message(&task).and_then(|message| match request::parse(&message) {
         Ok(request) => Ok(request),
@@ -67,6 +74,16 @@ async fn converse(room: &Room, held: &Held, client: Client, task: Rc<Task>, stor
     });
     // It is kept for another worker until this lease is committed, and no longer.
     drop(task);
+    let request = match request {
+        Ok(request) => match attach::attach(room, held, &mut client, request).await {
+            Some(request) => request,
+            None => {
+                client.abort();
+                return Outcome::ClientGone;
+            }
+        },
+        Err(refused) => Err(refused),
+    };
     match request {
         Ok(request) => {
             story.tell(&request, &room.configure.config);

@@ -43,6 +43,19 @@ impl Message {
         }
     }
 
+    /// Its content is text and nothing else.
+    #[must_use]
+    pub fn is_text(&self) -> bool {
+        let Ok(message) = Object::read("", self.json.get(), Keys::Only(&["content"])) else { return false };
+        match message.value("content") {
+            Value::Null | Value::Text(_) => true,
+            Value::Array(json) => {
+                list(json).is_some_and(|parts| parts.into_iter().all(|part| part_text(part).is_some()))
+            }
+            Value::Bool(_) | Value::Number(_) | Value::Object(_) => false,
+        }
+    }
+
     fn read(index: usize, raw: &RawValue) -> Result<Self, BadHandoff> {
         let refuse = |allowed| BadHandoff::value(format!("messages[{index}]"), allowed);
         let message = Object::read("", raw.get(), Keys::Only(&["role", "content"]))

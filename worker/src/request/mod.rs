@@ -5,6 +5,7 @@
 //! Values that only an upstream understands (messages, `extra_body`) stay raw JSON: passed on untouched, byte
 //! for byte, where a parsed tree would reorder keys, round numbers, and take many times the memory.
 
+mod attached;
 mod envelope;
 mod error;
 mod headers;
@@ -24,6 +25,7 @@ use handoff_config::backend::OnDisconnect;
 use handoff_shared::message::Format;
 use serde_json::value::RawValue;
 
+pub use attached::{Attached, AttachedFile, AttachedImage, PayloadFile};
 pub use envelope::Envelope;
 pub use error::BadHandoff;
 pub use message::{Message, Role};
@@ -43,6 +45,8 @@ pub struct ChatRequest {
     /// The content of the last user message, else of the prompt, in order, where files are attached to it: it stands
     /// for that message's own. Empty: nothing is attached.
     pub parts: Vec<Part>,
+    /// What `parts` are made of, as long as nobody has read it.
+    pub attached: Attached,
     /// Goes first. None also when the messages have a system message of their own.
     pub system: Option<String>,
     /// None: the configured default.
@@ -121,7 +125,14 @@ const KEYS: &[&str] = &[
     "method",
     "mock",
     "langgraph_input",
+    "payload_file",
+    "attachments",
+    "attachment_types",
+    "images",
 ];
+
+/// Keys beside `payload_file` that the file does not take over: the question is in the file.
+const OF_THE_FILE_ALONE: &[&str] = &["payload_file", "prompt", "messages"];
 
 /// Reads one handoff message.
 ///
@@ -129,6 +140,35 @@ const KEYS: &[&str] = &[
 /// A [`BadHandoff`] says what the site has to change.
 pub fn parse(message: &[u8]) -> Result<ChatRequest, BadHandoff> {
     let (envelope, payload) = envelope::split(trim(message))?;
+    let (payload, object) = read_payload(payload)?;
+    let mut request = ChatRequest::read(&object, envelope)?;
+    request.attached.payload_file = attached::payload_file(&object, payload)?;
+    match request.attached.payload_file {
+        Some(_) => Ok(request),
+        None => request.checked(&object),
+    }
+}
+
+/// Reads the payload that is in a file. What came beside the file's name fills in what the file does not say, except
+/// the question itself.
+///
+/// # Errors
+/// A [`BadHandoff`] says what the site has to change in the file.
+pub fn parse_file(
+    file: &[u8],
+    from: PayloadFile,
+    envelope: Option<Envelope>,
+) -> Result<ChatRequest, BadHandoff> {
+    let (_, mut object) = read_payload(file)?;
+    if !object.value("payload_file").is_null() {
+        return Err(object.refuse("payload_file", "absent in a payload file"));
+    }
+    let (_, beside) = read_payload(from.beside.as_bytes())?;
+    object.fill_from(&beside, OF_THE_FILE_ALONE);
+    ChatRequest::read(&object, envelope)?.checked(&object)
+}
+
+fn read_payload(payload: &[u8]) -> Result<(&str, Object<'_>), BadHandoff> {
     let payload = trim(payload);
     if payload.is_empty() {
         return Err(BadHandoff::NoPayload);
@@ -139,12 +179,7 @@ pub fn parse(message: &[u8]) -> Result<ChatRequest, BadHandoff> {
     }
     let object = Object::read("", payload, Keys::Only(KEYS))
         .map_err(|e| BadHandoff::Syntax { line: e.line(), column: e.column() })?;
-
-    let request = ChatRequest::read(&object, envelope)?;
-    if request.asks_nothing() && object.value("langgraph_input").is_null() {
-        return Err(BadHandoff::NoPrompt);
-    }
-    Ok(request)
+    Ok((payload, object))
 }
 
 /// The method of a message that may not parse: an answer to HEAD has no body, a refusal neither.
@@ -163,13 +198,24 @@ impl ChatRequest {
         self.last_event_id.as_deref().is_some_and(|id| id.ends_with(":end"))
     }
 
-    /// What the user said last: the text of the last user message, else the prompt.
+    /// What the user said last: the text of the parts, else of the last user message, else the prompt.
     #[must_use]
     pub fn last_user_text(&self) -> Cow<'_, str> {
+        if !self.parts.is_empty() {
+            return Cow::Owned(self.parts.iter().filter_map(Part::text).collect());
+        }
         match self.messages.iter().rev().find(|message| message.role == Role::User) {
             Some(message) => Cow::Owned(message.text()),
             None => Cow::Borrowed(self.prompt.as_deref().unwrap_or_default()),
         }
+    }
+
+    /// A question, or something that needs none.
+    fn checked(self, object: &Object<'_>) -> Result<Self, BadHandoff> {
+        if self.asks_nothing() && object.value("langgraph_input").is_null() {
+            return Err(BadHandoff::NoPrompt);
+        }
+        Ok(self)
     }
 
     /// An upstream would be paid for nothing.
@@ -189,6 +235,7 @@ impl ChatRequest {
             system: object.text("system")?.filter(|_| !has_system),
             messages,
             parts: Vec::new(),
+            attached: Attached::read(object)?,
             model: object.label("model")?,
             max_tokens: object.number("max_tokens", "a whole number from 1", |n| *n > 0)?,
             temperature: object.number("temperature", "a number", |t: &f64| t.is_finite())?,

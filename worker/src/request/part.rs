@@ -24,6 +24,17 @@ pub enum Part {
     },
 }
 
+impl Part {
+    /// Its words; none: it has no such.
+    #[must_use]
+    pub fn text(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Image { .. } | Self::Document { .. } => None,
+        }
+    }
+}
+
 impl std::fmt::Debug for Part {
     /// Sizes: content belongs in no log.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -78,6 +78,21 @@ impl<'a> Object<'a> {
         Ok(Self { path, entries })
     }
 
+    /// Without entries.
+    pub(super) fn empty(path: &'static str) -> Self {
+        Self { path, entries: Vec::new() }
+    }
+
+    /// Takes over what is missing here, but for these keys.
+    pub(super) fn fill_from(&mut self, other: &Object<'a>, but: &[&str]) {
+        for (name, raw) in &other.entries {
+            if self.value(name).is_null() && !but.contains(&name.as_str()) {
+                self.entries.retain(|(known, _)| known != name);
+                self.entries.push((name.clone(), *raw));
+            }
+        }
+    }
+
     pub(super) fn value(&self, key: &str) -> Value<'a> {
         self.entries.iter().find(|(name, _)| name == key).map_or(Value::Null, |(_, raw)| Value::of(raw))
     }

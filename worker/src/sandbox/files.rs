@@ -1,14 +1,18 @@
-//! Landlock: which files a worker reaches. In: a short list. Out: a process for which there are no others.
+//! Landlock: which files a worker reaches. In: a short list, and what the backends need. Out: a process for which there
+//! are no others.
 //!
 //! Of the network, only binding TCP ports is forbidden here; that, abstract Unix sockets and signals are seccomp's
 //! business on kernels whose Landlock knows files only.
 //!
-//! Never: lets anything be written, executed or listed.
+//! Never: lets anything be executed or listed, or changed that was there before.
 
 use landlock::{
-    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, LandlockStatus, RestrictionStatus, Ruleset,
-    RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope, path_beneath_rules,
+    ABI, Access, AccessFs, AccessNet, CompatLevel, Compatible, LandlockStatus, PathBeneath,
+    RestrictionStatus, Ruleset, RulesetAttr, RulesetCreatedAttr, RulesetError, RulesetStatus, Scope,
+    path_beneath_rules,
 };
+
+use crate::opened::Opened;
 
 /// What the C library reads to resolve a name. Each is the file that is there now: one that is replaced later is
 /// seen by the workers of the next generation.
@@ -26,8 +30,8 @@ const NAME_SERVICE: [&str; 6] = [
 const RULES: ABI = ABI::V6;
 
 /// Takes all files away but those. Returns the ABI that enforces it; 0: none does.
-pub(super) fn confine() -> u8 {
-    match restrict() {
+pub(super) fn confine(opened: &Opened) -> u8 {
+    match restrict(opened) {
         Ok(status) if status.ruleset != RulesetStatus::NotEnforced => match status.landlock {
             LandlockStatus::Available { effective_abi, kernel_abi } => {
                 u8::try_from(kernel_abi.unwrap_or(effective_abi as i32)).unwrap_or(u8::MAX)
@@ -38,7 +42,10 @@ pub(super) fn confine() -> u8 {
     }
 }
 
-fn restrict() -> Result<RestrictionStatus, RulesetError> {
+fn restrict(opened: &Opened) -> Result<RestrictionStatus, RulesetError> {
+    let attached = AccessFs::ReadFile | AccessFs::RemoveFile;
+    let files =
+        opened.files.iter().map(|directory| Ok::<_, RulesetError>(PathBeneath::new(directory, attached)));
     Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(RULES))?
@@ -46,5 +53,6 @@ fn restrict() -> Result<RestrictionStatus, RulesetError> {
         .scope(Scope::from_all(RULES))?
         .create()?
         .add_rules(path_beneath_rules(NAME_SERVICE, AccessFs::ReadFile))?
+        .add_rules(files)?
         .restrict_self()
 }

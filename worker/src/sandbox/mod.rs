@@ -12,6 +12,8 @@ mod identity;
 mod limits;
 pub mod self_test;
 mod syscalls;
+#[cfg(test)]
+mod tests;
 
 use std::fmt::Display;
 use std::fs::File;
@@ -19,6 +21,8 @@ use std::fs::File;
 use handoff_config::{Config, SandboxMode};
 use handoff_shared::ids::SlotId;
 use handoff_shared::sandbox::{SandboxLevel, SandboxState};
+
+use crate::opened::{OpenError, Opened};
 
 pub use fd_table::{FdTableError, check as check_fd_table};
 
@@ -31,6 +35,8 @@ pub struct Confined {
     pub missing: Vec<String>,
     /// How large this process is (proc(5)).
     pub statm: Option<File>,
+    /// What the backends need.
+    pub opened: Opened,
 }
 
 /// A step that a worker does not go on without.
@@ -48,6 +54,9 @@ pub enum SandboxError {
         /// What the kernel says.
         reason: nix::Error,
     },
+    /// What the configuration names is not there.
+    #[error(transparent)]
+    Open(#[from] OpenError),
     /// `workers.sandbox = "require"`.
     #[error("workers.sandbox = \"require\", but {what} cannot be had: {reason}")]
     Missing {
@@ -64,10 +73,9 @@ pub enum SandboxError {
 /// When the configured user cannot be had; with `workers.sandbox = "require"` also when anything else cannot.
 pub fn enter(config: &Config) -> Result<Confined, SandboxError> {
     let statm = File::open("/proc/self/statm").ok();
+    let opened = Opened::open(&config.backends)?;
     let wanted = config.workers.sandbox != SandboxMode::Off;
     let mut steps = Steps { required: config.workers.sandbox == SandboxMode::Require, missing: Vec::new() };
-    // Name service and certificates: whoever adds an upstream that needs them loads them here, while files can be
-    // read and libraries mapped.
     limits::be_killed_first();
     steps.take("limits", limits::set(&config.workers, wanted))?;
     let other_user = identity::become_user(config.workers.run_as)?;
@@ -76,12 +84,12 @@ pub fn enter(config: &Config) -> Result<Confined, SandboxError> {
     let mut state = SandboxState { unprivileged, other_user, ..SandboxState::default() };
     if wanted {
         state.undumpable = steps.take("no dumps", identity::forbid_dumps())?;
-        state.landlock_abi = files::confine();
+        state.landlock_abi = files::confine(&opened);
         steps.take("landlock", if state.landlock_abi > 0 { Ok(()) } else { Err("the kernel has none") })?;
         state.seccomp = steps.take("seccomp", syscalls::confine(config))?;
         state.level = if steps.missing.is_empty() { SandboxLevel::Full } else { SandboxLevel::Partial };
     }
-    Ok(Confined { state, missing: steps.missing, statm })
+    Ok(Confined { state, missing: steps.missing, statm, opened })
 }
 
 impl Confined {

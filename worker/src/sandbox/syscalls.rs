@@ -115,6 +115,7 @@ fn only_allowed(config: &Config, architecture: TargetArch) -> Result<BpfProgram>
     }
     memory_and_threads(&mut rules)?;
     descriptors(&mut rules)?;
+    backends_files(&mut rules, config)?;
     sockets(&mut rules, config)?;
     let refused = SeccompAction::Errno(u32::try_from(libc::EPERM).unwrap_or_default());
     program(rules, refused, SeccompAction::Allow, architecture)
@@ -169,6 +170,16 @@ fn descriptors(rules: &mut Rules) -> Result<()> {
     let requests: Result<Vec<SeccompRule>> =
         requests.into_iter().map(|request| rule(&[equal(1, request)?])).collect();
     rules.insert(libc::SYS_ioctl, requests?);
+    Ok(())
+}
+
+/// What sites attach is opened beneath a directory (openat2(2), whose flags no filter can see: Landlock says that it is
+/// to read) and removed.
+fn backends_files(rules: &mut Rules, config: &Config) -> Result<()> {
+    if config.backends.files_directory.is_some() {
+        rules.insert(libc::SYS_openat2, Vec::new());
+        rules.insert(libc::SYS_unlinkat, vec![rule(&[equal(2, 0)?])?]);
+    }
     Ok(())
 }
 

@@ -1,0 +1,142 @@
+//! One directory, and what lies beneath it. In: paths that a site has named. Out: bytes of regular files.
+//!
+//! Never: leaves the directory, by `..`, by an absolute path or by a symbolic link (openat2(2), `RESOLVE_BENEATH`);
+//! waits for a FIFO; reads more than the caller's bound.
+
+use std::ffi::OsStr;
+use std::fs::File;
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use nix::errno::Errno;
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::sys::stat::{Mode, fstatat};
+use nix::unistd::{UnlinkatFlags, unlinkat};
+
+/// A rename elsewhere on the machine may make the kernel ask for another try (openat2(2), `EAGAIN`).
+const TRIES: u32 = 16;
+
+/// An open directory.
+#[derive(Debug)]
+pub struct Directory {
+    fd: OwnedFd,
+    path: PathBuf,
+}
+
+/// A file that was read: where, and which it was.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Found {
+    path: PathBuf,
+    device: u64,
+    inode: u64,
+}
+
+/// Why a file was not read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    #[error("outside of the directory")]
+    Outside,
+    #[error("no regular file")]
+    NotRegular,
+    #[error("larger than {bytes_max} bytes")]
+    TooLarge { bytes_max: usize },
+    #[error(transparent)]
+    Io(#[from] io::Error),
+}
+
+impl Directory {
+    /// Opens it, as nothing but a place to begin at.
+    ///
+    /// # Errors
+    /// As of open(2).
+    pub fn open(path: &Path) -> io::Result<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        Ok(Self { fd: open(path, flags, Mode::empty())?, path: path.to_owned() })
+    }
+
+    /// A file's bytes, and which file it was. The path is relative to the directory, or absolute and beneath it.
+    pub(super) fn read(&self, path: &str, bytes_max: usize) -> Result<(Vec<u8>, Found), ReadError> {
+        let path = self.relative(path)?;
+        let flags = OFlag::O_RDONLY | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let file = File::from(self.beneath(path, flags)?);
+        let about = file.metadata()?;
+        if !about.is_file() {
+            return Err(ReadError::NotRegular);
+        }
+        let limit = bytes_max as u64 + 1;
+        if about.len() >= limit {
+            return Err(ReadError::TooLarge { bytes_max });
+        }
+        let mut bytes = Vec::with_capacity(usize::try_from(about.len()).unwrap_or_default());
+        // It may grow while it is read.
+        file.take(limit).read_to_end(&mut bytes)?;
+        if bytes.len() > bytes_max {
+            return Err(ReadError::TooLarge { bytes_max });
+        }
+        let found = Found { path: path.to_owned(), device: about.dev(), inode: about.ino() };
+        Ok((bytes, found))
+    }
+
+    /// Removes a file that was read. Another one that has taken its place since stays.
+    pub(super) fn remove(&self, found: &Found) -> io::Result<()> {
+        let name = found.path.file_name().unwrap_or_else(|| OsStr::new(""));
+        let above = match found.path.parent() {
+            Some(above) if above != Path::new("") => {
+                Some(self.beneath(above, OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(io::Error::from)?)
+            }
+            Some(_) | None => None,
+        };
+        let above = above.as_ref().map_or(self.fd.as_fd(), AsFd::as_fd);
+        let about = fstatat(above, name, AtFlags::empty())?;
+        if (about.st_dev, about.st_ino) != (found.device, found.inode) {
+            return Err(io::Error::other("another file has taken its place"));
+        }
+        Ok(unlinkat(above, name, UnlinkatFlags::NoRemoveDir)?)
+    }
+
+    fn relative<'a>(&self, path: &'a str) -> Result<&'a Path, ReadError> {
+        let path = Path::new(path);
+        let path = if path.is_absolute() {
+            path.strip_prefix(&self.path).map_err(|_| ReadError::Outside)?
+        } else {
+            path
+        };
+        if path.as_os_str().is_empty() { Err(ReadError::NotRegular) } else { Ok(path) }
+    }
+
+    fn beneath(&self, path: &Path, flags: OFlag) -> Result<OwnedFd, ReadError> {
+        let how = OpenHow::new()
+            .flags(flags | OFlag::O_CLOEXEC)
+            .resolve(ResolveFlag::RESOLVE_BENEATH | ResolveFlag::RESOLVE_NO_MAGICLINKS);
+        let mut tries = 0;
+        loop {
+            match openat2(&self.fd, path, how) {
+                Ok(fd) => return Ok(fd),
+                Err(Errno::EXDEV) => return Err(ReadError::Outside),
+                Err(Errno::EAGAIN | Errno::EINTR) if tries < TRIES => tries += 1,
+                // A socket, or a device without a driver (open(2)).
+                Err(Errno::ENXIO | Errno::ENODEV) => return Err(ReadError::NotRegular),
+                Err(errno) => return Err(ReadError::Io(errno.into())),
+            }
+        }
+    }
+}
+
+impl AsFd for Directory {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl From<ReadError> for io::Error {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Io(error) => error,
+            other @ (ReadError::Outside | ReadError::NotRegular | ReadError::TooLarge { .. }) => {
+                Self::other(other.to_string())
+            }
+        }
+    }
+}

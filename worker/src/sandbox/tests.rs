@@ -1,0 +1,87 @@
+//! What confined workers still can. Confinement is for good: each test runs itself again as a process of its own, and
+//! what it says there is its result.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::path::PathBuf;
+use std::process::Command;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, OpenHow, openat2};
+
+use super::*;
+use crate::files::Files;
+use crate::request::parse;
+
+const INSIDE: &str = "HANDOFFD_TEST_CONFINED";
+
+/// This is a process of its own: what the outer one says to it.
+fn inside() -> Option<PathBuf> {
+    std::env::var_os(INSIDE).map(PathBuf::from)
+}
+
+/// Runs the test of this name in a process of its own.
+fn run_inside(test: &str, word: impl AsRef<OsStr>) {
+    let mut command = Command::new(std::env::current_exe().unwrap());
+    command.args(["--exact", &format!("sandbox::tests::{test}"), "--nocapture", "--test-threads=1"]);
+    let output = command.env(INSIDE, word).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}");
+}
+
+fn required() -> Config {
+    let mut config = Config::default();
+    config.workers.sandbox = SandboxMode::Require;
+    config
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+#[test]
+fn a_confined_worker_reads_attached_files_and_removes_them() {
+    if let Some(site) = inside() {
+        let mut config = required();
+        config.backends.files_directory = Some(site.join("files"));
+        let confined = enter(&config).unwrap();
+        let directory = confined.opened.files.clone().unwrap();
+        let files = Files::new(confined.opened.files);
+        let runtime = runtime();
+        runtime.block_on(async {
+            let payload = br#"{"prompt":"{a}","attachments":{"a":"inner/a.txt"}}"#;
+            let (request, claimed) = files.resolve(parse(payload).unwrap()).await.unwrap();
+            assert_eq!(request.last_user_text(), "words");
+            claimed.remove();
+        });
+        // It ends when its threads have.
+        drop(runtime);
+        let open = |path: &str, flags| openat2(&directory, path, OpenHow::new().flags(flags)).err();
+        assert_eq!(open("../secret", OFlag::O_RDONLY), Some(Errno::EACCES));
+        assert_eq!(open("link", OFlag::O_RDONLY), Some(Errno::EACCES));
+        assert_eq!(open("new", OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL), Some(Errno::EACCES));
+        assert_eq!(open("inner", OFlag::O_RDONLY), Some(Errno::EACCES), "nothing is listed");
+        assert!(fs::remove_file(site.join("secret")).is_err());
+        return;
+    }
+    let site = tempfile::tempdir().unwrap();
+    fs::create_dir_all(site.path().join("files/inner")).unwrap();
+    fs::write(site.path().join("files/inner/a.txt"), "words").unwrap();
+    fs::write(site.path().join("secret"), "secret").unwrap();
+    symlink("/etc/passwd", site.path().join("files/link")).unwrap();
+    run_inside("a_confined_worker_reads_attached_files_and_removes_them", site.path());
+    assert!(!site.path().join("files/inner/a.txt").exists());
+    assert!(site.path().join("secret").exists());
+}
+
+#[test]
+fn a_directory_that_is_not_there_is_named() {
+    let mut config = Config::default();
+    config.backends.files_directory = Some("/nonexistent/files".into());
+    let error = enter(&config).unwrap_err().to_string();
+    assert_eq!(
+        error,
+        "backends.files_directory: /nonexistent/files cannot be opened as a directory: No such file or directory (os error 2)"
+    );
+}
