@@ -3,6 +3,8 @@
 
 use std::ffi::OsStr;
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
@@ -38,6 +40,34 @@ fn required() -> Config {
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+#[test]
+fn a_confined_worker_resolves_names_and_connects() {
+    if let Some(port) = inside() {
+        enter(&required()).unwrap();
+        let address = format!("localhost:{}", port.display());
+        runtime().block_on(async {
+            let mut said = String::new();
+            // In a thread of its own, as every name is.
+            let addresses = tokio::net::lookup_host(address).await.unwrap();
+            let address = addresses.into_iter().find(std::net::SocketAddr::is_ipv4).unwrap();
+            let stream = tokio::net::TcpStream::connect(address).await.unwrap();
+            let mut stream = stream.into_std().unwrap();
+            stream.set_nonblocking(false).unwrap();
+            stream.read_to_string(&mut said).unwrap();
+            assert_eq!(said, "hello");
+        });
+        return;
+    }
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port().to_string();
+    let accepted = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        stream.write_all(b"hello").unwrap();
+    });
+    run_inside("a_confined_worker_resolves_names_and_connects", port);
+    accepted.join().unwrap();
 }
 
 #[test]
