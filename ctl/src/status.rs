@@ -212,13 +212,16 @@ fn summary(status: &Status) -> String {
         let ago = age(*age_secs);
         text.push_str(&format!("last poison: lease {lease}, {bytes} bytes, hash {hash}, {ago} ago\n"));
     }
-    for CooldownStatus { backend, model, remaining_ms } in status.cooldowns.iter().take(COOLDOWNS_SHOWN_MAX) {
+    for CooldownStatus { backend, model, must, remaining_ms } in
+        status.cooldowns.iter().take(COOLDOWNS_SHOWN_MAX)
+    {
         let model = model.as_ref().map_or(String::new(), |model| format!(", model {model:?}"));
         let left = age(remaining_ms.div_ceil(1000));
-        text.push_str(&format!("left alone: backend {backend}{model}, {left} left\n"));
+        let what = if *must { "left alone" } else { "asked last" };
+        text.push_str(&format!("{what}: backend {backend}{model}, {left} left\n"));
     }
     if let Some(more) = status.cooldowns.len().checked_sub(COOLDOWNS_SHOWN_MAX).filter(|more| *more > 0) {
-        text.push_str(&format!("left alone: {more} more\n"));
+        text.push_str(&format!("left alone, or asked last: {more} more\n"));
     }
     text
 }
@@ -303,6 +306,7 @@ mod tests {
             cooldowns: vec![CooldownStatus {
                 backend: "openai".into(),
                 model: Some("gpt-4o".into()),
+                must: true,
                 remaining_ms: 61_500,
             }],
             leases: 12,
@@ -330,11 +334,11 @@ quarantine  2           4711  ready              1       40000  1         9 MiB 
 
     #[test]
     fn of_many_cooldowns_the_first_are_shown_and_the_others_counted() {
-        let one = CooldownStatus { backend: "eu".into(), model: None, remaining_ms: 900 };
+        let one = CooldownStatus { backend: "eu".into(), model: None, must: false, remaining_ms: 900 };
         let many = Status { cooldowns: vec![one; COOLDOWNS_SHOWN_MAX + 3], ..fleet() };
         let text = table(&many);
-        assert_eq!(text.matches("left alone: backend eu, 1s left\n").count(), COOLDOWNS_SHOWN_MAX);
-        assert!(text.contains("left alone: 3 more\n"), "{text}");
+        assert_eq!(text.matches("asked last: backend eu, 1s left\n").count(), COOLDOWNS_SHOWN_MAX);
+        assert!(text.contains("left alone, or asked last: 3 more\n"), "{text}");
     }
 
     #[test]

@@ -73,6 +73,8 @@ pub struct CooldownStatus {
     pub backend: String,
     /// One model alone; none: the whole backend.
     pub model: Option<String>,
+    /// It is not asked meanwhile. If not, others are asked first.
+    pub must: bool,
     /// Milliseconds from now on.
     pub remaining_ms: u64,
 }

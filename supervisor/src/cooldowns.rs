@@ -2,7 +2,7 @@
 //!
 //! Never: says again what is known, believes in more than an hour, lets one worker fill the channels of the others.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::{Duration, Instant};
 
 use handoff_shared::ids::WorkerId;
@@ -72,21 +72,26 @@ impl Cooldowns {
     /// For `/status`: accounts of the same backend are not told apart, the longest wait of them counts.
     pub(crate) fn status(&self, now: Instant) -> Vec<CooldownStatus> {
         let mut shown: Vec<CooldownStatus> = Vec::new();
-        for Cooldown { backend, model, remaining_ms, .. } in self.lasting(now) {
-            let same = shown.iter_mut().find(|shown| shown.backend == backend && shown.model == model);
-            match same {
+        for Cooldown { backend, model, must, remaining_ms, .. } in self.lasting(now) {
+            let is_same = |shown: &&mut CooldownStatus| {
+                (&shown.backend, &shown.model, shown.must) == (&backend, &model, must)
+            };
+            match shown.iter_mut().find(is_same) {
                 Some(same) => same.remaining_ms = same.remaining_ms.max(remaining_ms),
-                None => shown.push(CooldownStatus { backend, model, remaining_ms }),
+                None => shown.push(CooldownStatus { backend, model, must, remaining_ms }),
             }
         }
         shown
     }
 
-    /// How many last, by backend.
+    /// How many accounts and models are left alone, by backend.
     pub(crate) fn by_backend(&self, now: Instant) -> BTreeMap<&str, usize> {
+        let lasting = self.ends.iter().filter(|(_, end)| **end > now);
+        let places: BTreeSet<_> =
+            lasting.map(|((backend, account, model, _), _)| (backend.as_str(), account, model)).collect();
         let mut counts = BTreeMap::new();
-        for ((backend, ..), _) in self.ends.iter().filter(|(_, end)| **end > now) {
-            *counts.entry(backend.as_str()).or_default() += 1;
+        for (backend, ..) in places {
+            *counts.entry(backend).or_default() += 1;
         }
         counts
     }
@@ -174,13 +179,24 @@ mod tests {
         let (mut cooldowns, now) = (Cooldowns::default(), Instant::now());
         let whole = Cooldown { model: None, ..cooldown("", 2000) };
         let other_account = Cooldown { account: 8, ..cooldown("a", 3000) };
-        for cooldown in [cooldown("a", 1000), cooldown("b", 1000), whole, other_account] {
+        let may = Cooldown { must: false, ..cooldown("a", 2000) };
+        for cooldown in [cooldown("a", 1000), cooldown("b", 1000), whole, other_account, may] {
             assert_eq!(cooldowns.hear(now, ALICE, cooldown.clone()), Heard::News(cooldown));
         }
         assert_eq!(cooldowns.by_backend(now), BTreeMap::from([("eu", 4)]));
-        let shown: Vec<_> =
-            cooldowns.status(now).into_iter().map(|shown| (shown.model, shown.remaining_ms)).collect();
-        assert_eq!(shown, [(None, 2000), (Some("a".into()), 3000), (Some("b".into()), 1000)]);
+        let shown: Vec<_> = cooldowns
+            .status(now)
+            .into_iter()
+            .map(|shown| (shown.model, shown.must, shown.remaining_ms))
+            .collect();
+        let model = |name: &str| Some(name.to_owned());
+        let expected = [
+            (None, true, 2000),
+            (model("a"), false, 2000),
+            (model("a"), true, 3000),
+            (model("b"), true, 1000),
+        ];
+        assert_eq!(shown, expected);
     }
 
     #[test]

@@ -23,9 +23,8 @@ const TAKEN_UNKNOWN: &[u8] = b"\x01\x01\x63";
 const COMMITTED_UNKNOWN: &[u8] = b"\x02\x63\x00";
 const RELEASED_UNKNOWN: &[u8] = b"\x03\x01\x63\x00";
 const HELD: &[u8] = b"\x04\x00\x00\x01\x02\x00\x01\x00\x00";
-/// Backend mock, account 9, model gpt-x, 30,000 ms.
-const COOLDOWN: &[u8] = b"\x07\x04mock\x09\x01\x05gpt-x\xfb\x30\x75";
-const COOLDOWN_UNKNOWN: &[u8] = b"\x07\x04none\x09\x00\xfb\x30\x75";
+/// Backend mock, account 9, model gpt-x, which must be left alone, 30,000 ms.
+const COOLDOWN: &[u8] = b"\x07\x04mock\x09\x01\x05gpt-x\x01\xfb\x30\x75";
 /// A beat: whether it drains, its size, six words about its sandbox, what it counted, none of it about a backend; all 0.
 const SNAPSHOT_ZEROS: [u8; 38] = [0; 38];
 /// Its sign of life comes as often.
@@ -64,10 +63,12 @@ fn main() -> io::Result<()> {
         "committed unknown" => channel.say_all(&[READY, COMMITTED_UNKNOWN])?,
         "released unknown" => channel.say_all(&[READY, RELEASED_UNKNOWN])?,
         "cooldown before ready" => channel.say(COOLDOWN)?,
-        "cooldown of nobody" => channel.say_all(&[READY, COOLDOWN_UNKNOWN])?,
+        "cooldown of nobody" => {
+            channel.say_all(&[READY, &[&COOLDOWN[..2], b"none", &COOLDOWN[6..]].concat()])?;
+        }
         "cooldown of an endless model" => {
-            let model = [&b"\x07\x04mock\x09\x01\xfb\x01\x01"[..], &[b'm'; 257], b"\x05"].concat();
-            channel.say_all(&[READY, &model])?;
+            let model = [&b"\xfb\x01\x01"[..], &[b'm'; 257]].concat();
+            channel.say_all(&[READY, &[&COOLDOWN[..8], &model, &COOLDOWN[14..]].concat()])?;
         }
         "tells of cooldowns" => return tell_of_cooldowns(channel, &executable),
         "held unasked" => channel.say_all(&[READY, HELD])?,

@@ -60,6 +60,7 @@ fn assert_shape(status: &Value) {
     };
     let of_fleet = [
         "config_error",
+        "cooldowns",
         "generation",
         "last_poison",
         "last_reload",

@@ -39,6 +39,7 @@ fn every_documented_name_is_there_from_the_start_with_zero() {
     }
     for name in ["backend_requests_total", "backend_errors_total"] {
         expected.push((name, "counter", "{backend=\"mock\"}".to_owned()));
+        expected.push((name, "counter", "{backend=\"openai\"}".to_owned()));
     }
     for (name, kind, labels) in expected {
         assert!(body.contains(&format!("# TYPE daemon_{name} {kind}\n")), "{name} is no {kind}");
