@@ -1,6 +1,7 @@
 //! Every documented metric exists from the start, no counter ever goes down, and every handoff is accounted for.
 
 use std::collections::BTreeMap;
+use std::fs;
 use std::time::{Duration, Instant};
 
 use handoff_e2e::process::signal;
@@ -88,6 +89,35 @@ fn histograms_have_exactly_the_documented_buckets() {
         assert_eq!(samples[&format!("daemon_{name}_seconds_count{labels}")], buckets[15].1, "{name}");
         assert!(samples[&format!("daemon_{name}_seconds_sum{labels}")] > 0.0, "{name}");
     }
+}
+
+#[test]
+fn a_backend_is_counted_from_the_reload_that_adds_it_and_stays_after_the_one_that_takes_it_away() {
+    let daemon = Daemon::start("");
+    let series = || {
+        let of_second = |name: &String| name.contains("{backend=\"second\"");
+        scrape(&daemon).into_iter().filter(|(name, _)| of_second(name)).collect::<BTreeMap<_, _>>()
+    };
+    let reload = |done: f64| {
+        daemon.signal(Signal::SIGHUP);
+        eventually("the reload is done", || {
+            (daemon.metric("handoffd_reloads_total{result=\"done\"") == done).then_some(())
+        });
+    };
+    assert_eq!(series(), BTreeMap::new());
+    let text = fs::read_to_string(daemon.config()).expect("a configuration");
+    fs::write(daemon.config(), format!("{text}\n[backends.second]\nkind = \"mock\"\n"))
+        .expect("a configuration");
+    reload(1.0);
+    let added = series();
+    for name in
+        ["daemon_backend_requests_total", "handoffd_backend_failovers_total", "handoffd_backend_cooling"]
+    {
+        assert_eq!(added.get(&format!("{name}{{backend=\"second\"}}")), Some(&0.0), "{name}");
+    }
+    fs::write(daemon.config(), text).expect("a configuration");
+    reload(2.0);
+    assert_eq!(series(), added, "a counter that vanished would be one that goes down");
 }
 
 #[test]
