@@ -19,6 +19,7 @@ pub mod manager;
 pub mod operator;
 pub mod process;
 pub mod promql;
+pub mod upstream;
 
 pub use apache::{Door, Sent};
 pub use client::{Client, Response};
@@ -27,6 +28,7 @@ pub use crowd::Crowd;
 pub use daemon::{Daemon, Options};
 pub use exposition::Exposition;
 pub use manager::Manager;
+pub use upstream::{Answer, Upstream};
 
 use std::time::{Duration, Instant};
 
