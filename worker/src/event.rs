@@ -22,6 +22,8 @@ pub enum Event {
         bytes: Vec<u8>,
         /// The answer has begun with it.
         is_meaningful: bool,
+        /// Bytes of text in it, for an estimate of what it costs.
+        text_bytes: usize,
     },
     /// The answer has ended.
     Finish {
@@ -48,6 +50,17 @@ pub struct Usage {
 }
 
 impl Event {
+    /// Bytes that the model has written.
+    #[must_use]
+    pub fn text_bytes(&self) -> usize {
+        match self {
+            Self::Content(text) | Self::Reasoning(text) | Self::Refusal(text) => text.len(),
+            Self::ToolCall(call) => call.get().len(),
+            Self::Native { text_bytes, .. } => *text_bytes,
+            Self::Usage(_) | Self::Finish { .. } => 0,
+        }
+    }
+
     /// There is nothing in it for anybody.
     #[must_use]
     pub fn is_empty(&self) -> bool {

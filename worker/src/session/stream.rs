@@ -157,6 +157,7 @@ impl<'a> Stream<'a> {
                 Next::ClientGone => return Err(End::Lost(WriteError::Gone)),
                 Next::Due(Due::Heartbeat) => self.writer.heartbeat(&mut self.out),
                 Next::Due(Due::End) => {
+                    self.upstream.too_long();
                     let failure = Failure::new(Code::StreamTooLong, "the answer took longer than allowed");
                     return Err(End::Failed(failure));
                 }

@@ -12,7 +12,9 @@ use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
 use handoff_config::backend::{OnDisconnect, Timeouts};
-use handoff_shared::metric::{BackendCounts, Counts, DURATION_FIRST_BOUND, FIRST_BYTE_FIRST_BOUND};
+use handoff_shared::metric::{
+    BackendCounts, Counts, DURATION_FIRST_BOUND, FIRST_BYTE_FIRST_BOUND, FailureReason,
+};
 use tokio::time::Sleep;
 
 use super::again::Next;
@@ -148,6 +150,14 @@ impl Answer {
         self.question.request.on_disconnect.map_or(configured, |asked| asked.min(configured))
     }
 
+    /// It has taken longer than allowed altogether.
+    pub(crate) fn too_long(&self) {
+        self.count(|counts| {
+            counts.failed(FailureReason::TotalTimeout);
+            counts.errors += 1;
+        });
+    }
+
     /// The next event; `None` after the last of a complete answer.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Event, Failure>>> {
         loop {
@@ -254,14 +264,15 @@ impl Answer {
     /// What the new events mean.
     fn look(&mut self, before: usize) {
         for event in self.ready.iter().skip(before) {
+            self.tokens.text_bytes += event.text_bytes() as u64;
             match event {
-                Event::Content(text) | Event::Reasoning(text) | Event::Refusal(text) => {
-                    self.tokens.text_bytes += text.len() as u64;
-                }
-                Event::ToolCall(call) => self.tokens.text_bytes += call.get().len() as u64,
                 Event::Native { bytes, .. } => self.held_bytes += bytes.len(),
                 Event::Usage(usage) => self.tokens.usage = Some(*usage),
-                Event::Finish { .. } => {}
+                Event::Content(_)
+                | Event::Reasoning(_)
+                | Event::Refusal(_)
+                | Event::ToolCall(_)
+                | Event::Finish { .. } => {}
             }
         }
         let begins = self.ready.iter().skip(before).any(Event::is_meaningful);
@@ -318,7 +329,7 @@ impl Trouble {
     fn resting(remaining: Duration) -> Self {
         let message = "the upstream needs a pause, please retry";
         Self::new(
-            handoff_shared::metric::FailureReason::Cooldown,
+            FailureReason::Cooldown,
             Code::Overloaded,
             message,
             Again::Elsewhere,

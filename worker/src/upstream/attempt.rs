@@ -354,7 +354,9 @@ impl Scribe {
                 (Native::Whole, Framing::ServerSentEvents) => bytes.extend_from_slice(event.raw),
                 _ => sse::text(&mut bytes, &event.data),
             }
-            events.push_back(Event::Native { bytes, is_meaningful: verdict.is_meaningful });
+            let text_bytes = self.said.iter().map(Event::text_bytes).sum();
+            let is_meaningful = verdict.is_meaningful;
+            events.push_back(Event::Native { bytes, is_meaningful, text_bytes });
         }
         // The usage is counted whether it is passed on or not.
         events.extend(self.said.drain(..).filter(|event| matches!(event, Event::Usage(_))));
