@@ -74,6 +74,8 @@ pub enum Code {
     BadHandoff,
     /// The handoff was larger than allowed.
     PayloadTooLarge,
+    /// The upstream does not accept the question.
+    InvalidRequest,
     /// The upstream does not accept our key.
     UpstreamAuth,
     /// The upstream could not be reached.
@@ -106,9 +108,10 @@ pub enum Code {
 
 impl Code {
     /// Every code, for tables that must have them all.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::BadHandoff,
         Self::PayloadTooLarge,
+        Self::InvalidRequest,
         Self::UpstreamAuth,
         Self::UpstreamUnavailable,
         Self::UpstreamTimeout,
@@ -131,6 +134,7 @@ impl Code {
         match self {
             Self::BadHandoff => "bad_handoff",
             Self::PayloadTooLarge => "payload_too_large",
+            Self::InvalidRequest => "invalid_request",
             Self::UpstreamAuth => "upstream_auth",
             Self::UpstreamUnavailable => "upstream_unavailable",
             Self::UpstreamTimeout => "upstream_timeout",
@@ -152,7 +156,7 @@ impl Code {
     #[must_use]
     pub const fn status(self) -> u16 {
         match self {
-            Self::BadHandoff => 400,
+            Self::BadHandoff | Self::InvalidRequest => 400,
             Self::ClientTooSlow => 408,
             Self::PayloadTooLarge => 413,
             Self::RateLimited => 429,

@@ -292,7 +292,8 @@ fn outcome_of_failure(code: Code) -> Outcome {
         Code::ClientTooSlow => Outcome::ClientTooSlow,
         Code::BadHandoff | Code::PayloadTooLarge => Outcome::Refused,
         Code::WorkerCrashed => Outcome::Internal,
-        Code::UpstreamAuth
+        Code::InvalidRequest
+        | Code::UpstreamAuth
         | Code::UpstreamUnavailable
         | Code::UpstreamError
         | Code::RateLimited

@@ -18,7 +18,7 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use super::backend::{Backend, Remote, Source};
-use super::dialect::{self, Decoder, Pass, Question};
+use super::dialect::{self, Decoder, Pass, Question, Wishes};
 use super::event_reader::{EventReader, Framing, RawEvent};
 use super::mock::Playing;
 use super::open::{self, Tag};
@@ -63,6 +63,7 @@ pub(super) struct Attempt {
     phase: Phase,
     watch: Watch,
     native: Native,
+    wishes: Wishes,
     timeouts: Timeouts,
 }
 
@@ -110,6 +111,7 @@ impl Attempt {
         native: Native,
     ) -> Result<Self, Trouble> {
         let config = &backend.config;
+        let wishes = Wishes::of(request);
         let now = Instant::now();
         let timeouts = request.timeouts.lower(config.timeouts);
         let mut watch = Watch::new((&timeouts).into(), now);
@@ -124,7 +126,7 @@ impl Attempt {
                 let dialect = recording.dialect();
                 Phase::Streaming(Box::new(Streaming {
                     reader: EventReader::new(dialect::framing(dialect), event_bytes_max),
-                    scribe: Scribe::new(dialect, native),
+                    scribe: Scribe::new(dialect, wishes, native),
                     bytes: Pieces::Recorded(recording.play()),
                     remote: None,
                 }))
@@ -138,7 +140,7 @@ impl Attempt {
                 Phase::Opening { opening, remote, tag, event_bytes_max }
             }
         };
-        Ok(Self { phase, watch, native, timeouts })
+        Ok(Self { phase, watch, native, wishes, timeouts })
     }
 
     /// Ready when events were added to `events`, when the answer is complete, or when it failed.
@@ -173,7 +175,7 @@ impl Attempt {
                     let dialect = &remote.api.dialect;
                     let streaming = Streaming {
                         reader: EventReader::new(dialect::framing(dialect), *event_bytes_max),
-                        scribe: Scribe::new(dialect, self.native),
+                        scribe: Scribe::new(dialect, self.wishes, self.native),
                         bytes: Pieces::Http(response.into_body()),
                         remote: Some((Rc::clone(remote), Rc::clone(tag))),
                     };
@@ -319,9 +321,9 @@ impl Streaming {
 }
 
 impl Scribe {
-    fn new(dialect: &Dialect, native: Native) -> Self {
+    fn new(dialect: &Dialect, wishes: Wishes, native: Native) -> Self {
         let framing = dialect::framing(dialect);
-        Self { decoder: Decoder::new(dialect), framing, native, said: Vec::new() }
+        Self { decoder: Decoder::new(dialect, wishes), framing, native, said: Vec::new() }
     }
 
     /// One event: what it says, or its own bytes. Whether it is the last.

@@ -152,7 +152,7 @@ async fn check(remote: &Remote, response: Response<Body>) -> Result<Response<Bod
         return Ok(response);
     }
     let body = read(response.into_body()).await;
-    let (word, sentence) = dialect::error_body(&body);
+    let (word, sentence) = error::error_body(&body);
     let word = word.unwrap_or_default();
     Err(Trouble::not_a_stream(format!("200 with content type {kind:?}: {word} {sentence}")))
 }

@@ -2,6 +2,7 @@
 //! Never: touches a socket, a file or a clock.
 
 mod anthropic;
+mod body;
 pub mod error;
 mod langgraph;
 mod ollama;
@@ -10,10 +11,13 @@ mod responses;
 
 use handoff_config::backend::{Api, Dialect};
 use http::{HeaderMap, HeaderName, Method};
+use serde::Deserialize;
+use serde_json::value::RawValue;
 
+use self::body::Members;
 use super::event_reader::{Framing, RawEvent};
 use super::trouble::Trouble;
-use crate::event::Event;
+use crate::event::{Event, Usage};
 use crate::failure::Failure;
 use crate::request::ChatRequest;
 
@@ -47,6 +51,15 @@ pub struct Asking {
     pub before: Option<Call>,
     /// The call that is answered by the stream.
     pub call: Call,
+}
+
+/// What of a question matters to who reads the answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Wishes {
+    /// The site itself has said whether it wants the usage: an event of it alone is the site's.
+    pub usage: bool,
+    /// The answer goes on without us (Responses' `background`).
+    pub background: bool,
 }
 
 /// What one event is.
@@ -120,21 +133,74 @@ pub fn framing(dialect: &Dialect) -> Framing {
     }
 }
 
-/// What an answer with an error status says of the error: a machine's word where it has one (`context_length_exceeded`,
-/// `insufficient_quota`; lower case, digits and `_` only), and its sentence for the log.
-#[must_use]
-pub fn error_body(body: &[u8]) -> (Option<String>, String) {
-    let _ = body;
-    (None, String::new())
+/// An event's JSON. What is wrong with it is said without a word of it: it is somebody's answer.
+fn parse<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Trouble> {
+    serde_json::from_str(json).map_err(|error| {
+        let what = match error.classify() {
+            serde_json::error::Category::Data => "of another shape",
+            serde_json::error::Category::Eof => "cut off",
+            serde_json::error::Category::Syntax | serde_json::error::Category::Io => "no JSON",
+        };
+        Trouble::malformed(format!("an event is {what} at line {} column {}", error.line(), error.column()))
+    })
+}
+
+/// Tokens spent, in the words of Chat Completions or in those of Responses. None where it is no object.
+fn read_usage(usage: &RawValue) -> Option<Usage> {
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Tokens {
+        prompt_tokens: Option<u64>,
+        input_tokens: Option<u64>,
+        completion_tokens: Option<u64>,
+        output_tokens: Option<u64>,
+        total_tokens: Option<u64>,
+        prompt_tokens_details: Option<Details>,
+        input_tokens_details: Option<Details>,
+        completion_tokens_details: Option<Details>,
+        output_tokens_details: Option<Details>,
+    }
+    #[derive(Default, Deserialize)]
+    #[serde(default)]
+    struct Details {
+        cached_tokens: Option<u64>,
+        reasoning_tokens: Option<u64>,
+    }
+    let tokens: Tokens = serde_json::from_str(usage.get()).ok()?;
+    let prompt_tokens = tokens.prompt_tokens.or(tokens.input_tokens).unwrap_or_default();
+    let completion_tokens = tokens.completion_tokens.or(tokens.output_tokens).unwrap_or_default();
+    let of_prompt = tokens.prompt_tokens_details.or(tokens.input_tokens_details);
+    let of_completion = tokens.completion_tokens_details.or(tokens.output_tokens_details);
+    Some(Usage {
+        prompt_tokens,
+        completion_tokens,
+        total_tokens: tokens.total_tokens.unwrap_or(prompt_tokens.saturating_add(completion_tokens)),
+        cached_tokens: of_prompt.and_then(|details| details.cached_tokens),
+        reasoning_tokens: of_completion.and_then(|details| details.reasoning_tokens),
+    })
+}
+
+impl Wishes {
+    /// Those of a request.
+    #[must_use]
+    pub fn of(request: &ChatRequest) -> Self {
+        let extra = request.extra_body.as_deref().map(Members::of).unwrap_or_default();
+        let options = extra.get("stream_options").map(Members::of).unwrap_or_default();
+        let background = extra.get("background");
+        Self {
+            usage: options.get("include_usage").is_some(),
+            background: background.is_some_and(|background| background.get() == "true"),
+        }
+    }
 }
 
 impl Decoder {
     /// At an answer's beginning.
     #[must_use]
-    pub fn new(dialect: &Dialect) -> Self {
+    pub fn new(dialect: &Dialect, wishes: Wishes) -> Self {
         match dialect {
-            Dialect::OpenAi => Self::OpenAi(openai::Decoder::default()),
-            Dialect::Responses => Self::Responses(responses::Decoder::default()),
+            Dialect::OpenAi => Self::OpenAi(openai::Decoder::new(wishes)),
+            Dialect::Responses => Self::Responses(responses::Decoder::new(wishes)),
             Dialect::Anthropic(_) => Self::Anthropic(anthropic::Decoder::default()),
             Dialect::Ollama => Self::Ollama(ollama::Decoder::default()),
             Dialect::LangGraph(_) => Self::LangGraph(langgraph::Decoder::default()),
@@ -147,6 +213,11 @@ impl Decoder {
     /// When it is an error, or cannot be read.
     pub fn decode(&mut self, event: &RawEvent<'_>, events: &mut Vec<Event>) -> Result<Verdict, Trouble> {
         match self {
+            Self::OpenAi(_) | Self::Responses(_) | Self::Anthropic(_) | Self::Ollama(_)
+                if event.data.trim().is_empty() =>
+            {
+                Ok(Verdict { pass: Pass::On, is_meaningful: false, is_last: false })
+            }
             Self::OpenAi(decoder) => decoder.decode(event, events),
             Self::Responses(decoder) => decoder.decode(event, events),
             Self::Anthropic(decoder) => decoder.decode(event, events),
