@@ -32,7 +32,7 @@ pub struct Cli {
     #[arg(short, long, value_name = "PATH")]
     pub socket: Option<OsString>,
 
-    /// Where answers come from: mock (openai comes with a later version)
+    /// Where answers come from: mock, openai, or the NAME of a [backends.NAME] in the configuration
     #[arg(short, long, value_name = "NAME")]
     pub backend: Option<OsString>,
 

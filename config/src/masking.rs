@@ -19,7 +19,7 @@ pub(crate) fn is_secret(key: &str, shown: &str) -> bool {
     match key.rsplit('.').next().unwrap_or(key) {
         "api_key" | "proxy" => true,
         _ if key.contains(".headers.") => true,
-        "api_base" => text.contains(['@', '?']),
+        "api_base" => text.contains(['@', '?']) || may_be_key(text),
         "api_key_env" => !text.chars().all(|c| c.is_ascii_uppercase() || c.is_ascii_digit() || c == '_'),
         "api_key_credential" => !is_credential_name(text),
         "api_key_file"

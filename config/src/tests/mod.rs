@@ -1,10 +1,13 @@
 //! The promises of the configuration, each a test; and what they share.
 
+mod backends;
 mod command_line;
 mod credentials;
 mod environment;
 mod errors;
+mod keys;
 mod properties;
+mod proxies;
 mod sample;
 mod values;
 

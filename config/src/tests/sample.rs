@@ -9,7 +9,7 @@ use crate::{Benchmark, Config, ConfigFile, validate};
 pub(super) const SAMPLE: &str = include_str!("../../daemon.toml");
 
 /// Every key that the configuration asks for when a file of this text is read.
-fn keys_asked_for(text: &str) -> Vec<String> {
+pub(super) fn keys_asked_for(text: &str) -> Vec<String> {
     let file = ConfigFile::from_bytes(Path::new("sample.toml"), text.into()).unwrap();
     let mut reader = Reader::new(file.settings().unwrap(), &|_| None);
     validate::read(&mut reader, Benchmark::Off);

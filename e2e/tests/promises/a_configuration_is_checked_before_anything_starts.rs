@@ -57,13 +57,12 @@ fn every_mistake_is_named_with_key_value_and_what_is_allowed() {
 }
 
 #[test]
-fn a_backend_of_a_later_version_is_refused_with_a_clear_sentence() {
-    for (args, env) in
-        [(&["--backend", "openai"][..], &[][..]), (&[], &[("DAEMON_BACKEND_PROVIDER", "openai")])]
-    {
-        let (code, said) = ended("", args, env);
+fn an_unknown_backend_is_refused_and_the_known_ones_are_listed() {
+    let toml = "[backends.claude]\nkind = \"anthropic\"\n";
+    for (args, env) in [(&["--backend", "gpt"][..], &[][..]), (&[], &[("DAEMON_BACKEND_PROVIDER", "gpt")])] {
+        let (code, said) = ended(toml, args, env);
         assert_eq!(code, Some(78), "{said}");
-        assert!(said.contains("\"openai\" comes with a later version"), "{said}");
+        assert!(said.contains("must be \"claude\" or \"mock\" or \"openai\""), "{said}");
     }
 }
 
