@@ -183,6 +183,8 @@ impl Writer for Stream {
             self.control.reset_at_end();
         }
         let _ = self.orders.send(Order::Cut).await;
+        // Were the stream let go before, h2 would still send RST_STREAM.
+        self.gone().await;
     }
 
     fn go_away(&mut self, last_stream: LastStream, code: u32) {

@@ -8,6 +8,8 @@ pub mod answer;
 pub mod book;
 mod http1;
 mod http2;
+mod mock_api;
+pub mod proxy;
 mod serve;
 mod site;
 pub mod talk;
@@ -31,6 +33,7 @@ use tokio::sync::{oneshot, watch};
 
 pub use answer::{Answer, Framing, LastStream, Step, code};
 pub use book::{Connection, End, Request, Seen, Spoken};
+pub use proxy::Proxy;
 pub use talk::{Dialect, Parts, Talk, words};
 pub use tls::Certificate;
 

@@ -4,4 +4,5 @@ mod client;
 mod connections;
 mod http1;
 mod http2;
+mod proxy;
 mod talks;

@@ -82,7 +82,7 @@ impl Asker {
         Self::over(stream, h2).await
     }
 
-    async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, h2: bool) -> Self {
+    pub(super) async fn over(stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static, h2: bool) -> Self {
         let io = TokioIo::new(stream);
         if h2 {
             let mut builder = conn::http2::Builder::new(TokioExecutor::new());
