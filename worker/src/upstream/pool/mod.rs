@@ -1,22 +1,71 @@
 //! Connections to one origin, shared by all answers of a worker. In: requests. Out: responses, whose bodies are the
 //! caller's to read.
 //!
+//! `places` decides who is asked where, and how many connections there are; this file performs. `dial` opens
+//! connections, `connection` keeps them.
+//!
 //! Never: reads ahead of the caller, sends a request that may have been seen a second time, follows a redirect,
 //! lets one body that is not read stop the others.
 
-use std::rc::Rc;
+mod body;
+mod connection;
+mod dial;
+mod error;
+mod frames;
+mod places;
+mod probe;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::fmt;
+use std::hash::{BuildHasher, Hasher, RandomState};
+use std::rc::{Rc, Weak};
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use handoff_config::backend::{Connection, Timeouts};
 use http::{Request, Response};
 use http_body_util::Full;
 use hyper::body::Bytes;
+use tokio::sync::{Notify, oneshot};
+use tokio::task::{AbortHandle, spawn_local};
+use tokio::time::{Instant, sleep_until, timeout};
+
+pub use body::Body;
+pub use error::{BodyError, PoolError};
+
+use connection::{Address, Fresh, Handle, Missed, Place};
+use dial::Dialler;
+use error::DialError;
+use frames::Said;
+use places::{Action, ConnectionId, DialId, Full as QueueFull, Limits, Places, Ticket};
+
+/// A request that the server has not begun with is sent so many times more, at most.
+const UNSEEN_RETRIES_MAX: u32 = 3;
+/// A server that wants fewer PINGs gets them this rarely at last.
+const PING_INTERVAL_MAX: Duration = Duration::from_secs(3600);
+/// There is always a next look at the clock.
+const TICK: Duration = Duration::from_secs(3600);
 
 /// Connections to one origin.
-#[derive(Debug)]
-pub struct Pool {}
+pub struct Pool {
+    places: RefCell<Places>,
+    /// Places have changed: there may be something to do.
+    changed: Rc<Notify>,
+    waiters: RefCell<HashMap<Ticket, oneshot::Sender<Result<Place, DialError>>>>,
+    handles: RefCell<HashMap<ConnectionId, Handle>>,
+    dials: RefCell<HashMap<DialId, AbortHandle>>,
+    dialler: Rc<Dialler>,
+    http2: Cell<Http2Settings>,
+    age_max: Duration,
+    /// Of the last request: connections are opened with it.
+    patience: Cell<Patience>,
+    opened: Cell<u64>,
+    performer: RefCell<Option<AbortHandle>>,
+}
 
 /// How many there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -42,50 +91,49 @@ pub struct Patience {
     pub head: Duration,
 }
 
-/// The body of a response. Dropped before its end: the stream is reset (HTTP/2: RST_STREAM with CANCEL), or the
-/// connection closed (HTTP/1.1).
-#[derive(Debug)]
-pub struct Body {}
-
-/// Why there is no response.
-#[derive(Debug, thiserror::Error)]
-pub enum PoolError {
-    /// No connection.
-    #[error("cannot connect")]
-    Connect(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Not in time.
-    #[error("connecting took longer than {0:?}")]
-    ConnectTimeout(Duration),
-    /// The handshake failed.
-    #[error("TLS failed")]
-    Tls(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// Not in time.
-    #[error("the TLS handshake took longer than {0:?}")]
-    TlsTimeout(Duration),
-    /// All connections are full.
-    #[error("no place on a connection for {0:?}")]
-    QueueTimeout(Duration),
-    /// The connection ended, and the server cannot have begun with this request (RFC 9113, 8.7: REFUSED_STREAM, or
-    /// a GOAWAY below it; RFC 9112, 9.3.1: an idle connection that was closed).
-    #[error("the request was not taken")]
-    Unseen(#[source] hyper::Error),
-    /// The connection ended, and the server may have begun.
-    #[error("the connection broke before the answer")]
-    Broken(#[source] hyper::Error),
-    /// Not in time.
-    #[error("no answer for {0:?}")]
-    HeadTimeout(Duration),
+/// What the next HTTP/2 connection is opened with.
+#[derive(Clone, Copy, Debug)]
+struct Http2Settings {
+    stream_window_bytes: u32,
+    connection_window_bytes: u32,
+    ping_interval: Duration,
+    ping_timeout: Duration,
 }
 
 impl Pool {
     /// Connections to the origin of `base`, none yet. `tls`: who is trusted, and who we are.
     #[must_use]
     pub fn new(base: &http::Uri, connection: &Connection, tls: Arc<rustls::ClientConfig>) -> Rc<Self> {
-        let _ = (base, connection, tls);
-        Rc::new(Self {})
+        let all_streams = connection.stream_window_bytes.saturating_mul(connection.streams_max.get());
+        let http2 = Http2Settings {
+            stream_window_bytes: connection.stream_window_bytes,
+            connection_window_bytes: connection.connection_window_bytes.unwrap_or(all_streams),
+            ping_interval: connection.keep_alive_interval,
+            ping_timeout: connection.keep_alive_timeout,
+        };
+        let limits = Limits {
+            streams_max: usize::try_from(connection.streams_max.get()).unwrap_or(usize::MAX),
+            connections_max: connection.connections_max.get().into(),
+            idle_max: usize::try_from(connection.idle_max).unwrap_or(usize::MAX),
+        };
+        let none = Duration::ZERO;
+        Rc::new(Self {
+            places: RefCell::new(Places::new(limits)),
+            changed: Rc::default(),
+            waiters: RefCell::default(),
+            handles: RefCell::default(),
+            dials: RefCell::default(),
+            dialler: Rc::new(Dialler::new(base, connection, tls)),
+            http2: Cell::new(http2),
+            age_max: connection.age_max,
+            patience: Cell::new(Patience { connect: none, tls: none, queue: none, head: none }),
+            opened: Cell::new(0),
+            performer: RefCell::default(),
+        })
     }
 
-    /// Asks. `request` has a whole URI. Dropping the future cancels the request wherever it is.
+    /// Asks. Of the address in `request` path and query count: the rest is the pool's origin. Dropping the future
+    /// cancels the request wherever it is. To be called within a [`tokio::task::LocalSet`].
     ///
     /// # Errors
     /// As in [`PoolError`].
@@ -94,25 +142,231 @@ impl Pool {
         request: Request<Full<Bytes>>,
         patience: Patience,
     ) -> Result<Response<Body>, PoolError> {
-        let _ = request;
-        Err(PoolError::QueueTimeout(patience.queue))
+        self.patience.set(patience);
+        self.start();
+        match timeout(patience.head, Box::pin(self.ask(request, patience))).await {
+            Ok(result) => result,
+            Err(_) => Err(PoolError::HeadTimeout(patience.head)),
+        }
     }
 
     /// For metrics.
     #[must_use]
     pub fn gauges(&self) -> Gauges {
-        Gauges::default()
+        let places = self.places.borrow();
+        Gauges { opened: self.opened.get(), open: places.open() as u64, queued: places.waiting() as u64 }
+    }
+
+    async fn ask(
+        self: &Rc<Self>,
+        request: Request<Full<Bytes>>,
+        patience: Patience,
+    ) -> Result<Response<Body>, PoolError> {
+        let asked = Instant::now();
+        let ask = self.places.borrow_mut().ask(asked);
+        let ticket = ask.map_err(|QueueFull| PoolError::QueueTimeout(Duration::ZERO))?;
+        let mut retries = UNSEEN_RETRIES_MAX;
+        loop {
+            let place = self.place(ticket, asked, patience).await?;
+            let address = Address { origin: self.dialler.origin(), forwarded: self.dialler.forwarded() };
+            match place.ask(request.clone(), address).await {
+                Ok(response) => return Ok(response),
+                Err(Missed::Broken(error)) => return Err(PoolError::Broken(error)),
+                Err(Missed::Unseen(error)) if retries == 0 => return Err(PoolError::Unseen(error)),
+                Err(Missed::Unseen(_)) => retries -= 1,
+            }
+            self.places.borrow_mut().ask_again(Instant::now(), ticket);
+        }
+    }
+
+    /// Waits for a place. The time of a connection that is being opened for this request does not count as waiting:
+    /// it has its own limits.
+    async fn place(
+        self: &Rc<Self>,
+        ticket: Ticket,
+        asked: Instant,
+        patience: Patience,
+    ) -> Result<Place, PoolError> {
+        let (sender, receiver) = oneshot::channel();
+        self.waiters.borrow_mut().insert(ticket, sender);
+        self.changed.notify_one();
+        let mut waiting = Waiting { pool: self, ticket, receiver };
+        let queue = patience.queue.saturating_sub(asked.elapsed());
+        let mut granted = timeout(queue, &mut waiting.receiver).await;
+        if granted.is_err() && self.places.borrow().is_dialled_for(ticket) {
+            granted = timeout(patience.connect.saturating_add(patience.tls), &mut waiting.receiver).await;
+        }
+        match granted {
+            Ok(Ok(Ok(place))) => Ok(place),
+            Ok(Ok(Err(error))) => Err(error.into()),
+            Ok(Err(_)) | Err(_) => Err(PoolError::QueueTimeout(patience.queue)),
+        }
+    }
+
+    /// Changes the places; what follows from it is done soon.
+    fn decide<T>(&self, change: impl FnOnce(&mut Places, Instant) -> T) -> T {
+        let result = change(&mut self.places.borrow_mut(), Instant::now());
+        self.changed.notify_one();
+        result
+    }
+
+    /// One task performs: what changes the places may be called within hyper, or while everything ends.
+    fn start(self: &Rc<Self>) {
+        let mut performer = self.performer.borrow_mut();
+        if performer.as_ref().is_none_or(AbortHandle::is_finished) {
+            let task = spawn_local(perform(Rc::downgrade(self), Rc::clone(&self.changed)));
+            *performer = Some(task.abort_handle());
+        }
+    }
+
+    fn perform(self: &Rc<Self>, action: Action) {
+        match action {
+            Action::Grant(ticket, id) => {
+                let waiter = self.waiters.borrow_mut().remove(&ticket);
+                let handle = self.handles.borrow().get(&id).cloned();
+                match (waiter, handle) {
+                    (Some(waiter), Some(handle)) => {
+                        // Nobody there any more: the place is dropped, and so given back.
+                        let _ = waiter.send(Ok(Place::new(Rc::downgrade(self), id, handle)));
+                    }
+                    // The connection has ended since.
+                    (Some(waiter), None) => {
+                        self.waiters.borrow_mut().insert(ticket, waiter);
+                        self.decide(|places, now| places.ask_again(now, ticket));
+                    }
+                    (None, _) => self.decide(|places, now| places.release(now, id)),
+                }
+            }
+            Action::Dial(id) => {
+                let task = spawn_local(dial(Rc::downgrade(self), Rc::clone(&self.dialler), id));
+                self.dials.borrow_mut().insert(id, task.abort_handle());
+            }
+            Action::Abort(id) => {
+                if let Some(dial) = self.dials.borrow_mut().remove(&id) {
+                    dial.abort();
+                }
+            }
+            Action::Close(id) => {
+                let handle = self.handles.borrow_mut().remove(&id);
+                if let Some(handle) = handle {
+                    handle.close();
+                }
+            }
+        }
+    }
+
+    fn dialled(&self, dial: DialId, result: Result<Fresh, DialError>) {
+        self.dials.borrow_mut().remove(&dial);
+        match result {
+            Ok(fresh) => {
+                self.opened.set(self.opened.get() + 1);
+                let (protocol, lifetime) = (fresh.protocol(), lifetime(self.age_max));
+                let id = self.decide(|places, now| places.opened(now, dial, protocol, lifetime));
+                let handle = fresh.start(id);
+                self.handles.borrow_mut().insert(id, handle);
+            }
+            Err(error) => {
+                let failed = self.decide(|places, now| places.dial_failed(now, dial));
+                let mut waiters = self.waiters.borrow_mut();
+                for waiter in failed.iter().filter_map(|ticket| waiters.remove(ticket)) {
+                    let _ = waiter.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+
+    /// The server said something about a connection as a whole.
+    fn heard(&self, id: ConnectionId, said: Said) {
+        match said {
+            Said::Settings { streams } => self.decide(|places, now| places.allowed(now, id, streams)),
+            Said::GoAway { calm } => {
+                if calm {
+                    let mut http2 = self.http2.get();
+                    http2.ping_interval = http2.ping_interval.saturating_mul(2).min(PING_INTERVAL_MAX);
+                    self.http2.set(http2);
+                }
+                self.decide(|places, now| places.retire(now, id));
+            }
+        }
+    }
+
+    fn closed(&self, id: ConnectionId) {
+        self.handles.borrow_mut().remove(&id);
+        let unsettled = self.decide(|places, now| places.closed(now, id));
+        if unsettled {
+            self.dialler.forget();
+        }
     }
 }
 
-impl Body {
-    /// The next piece; none: the clean end (END_STREAM, the last chunk, or all of Content-Length).
-    ///
-    /// # Errors
-    /// The connection or the stream broke. A body that ends with its connection (HTTP/1.0) ends cleanly.
-    pub fn poll_bytes(&mut self, _cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, hyper::Error>>> {
-        Poll::Ready(None)
+impl Drop for Pool {
+    fn drop(&mut self) {
+        let dials = self.dials.get_mut().values();
+        for task in dials.chain(self.performer.get_mut().as_ref()) {
+            task.abort();
+        }
     }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool").field("gauges", &self.gauges()).finish_non_exhaustive()
+    }
+}
+
+/// A request in the queue. Dropped, it leaves it.
+struct Waiting<'a> {
+    pool: &'a Pool,
+    ticket: Ticket,
+    receiver: oneshot::Receiver<Result<Place, DialError>>,
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.pool.waiters.borrow_mut().remove(&self.ticket);
+        self.pool.decide(|places, now| places.give_up(now, self.ticket));
+    }
+}
+
+async fn perform(pool: Weak<Pool>, changed: Rc<Notify>) {
+    loop {
+        let next = {
+            let Some(pool) = pool.upgrade() else { return };
+            loop {
+                let action = pool.places.borrow_mut().poll_action();
+                let Some(action) = action else { break };
+                pool.perform(action);
+            }
+            let now = Instant::now();
+            pool.places.borrow().next_deadline(now).unwrap_or(now + TICK)
+        };
+        tokio::select! {
+            () = changed.notified() => {}
+            () = sleep_until(next) => {
+                let Some(pool) = pool.upgrade() else { return };
+                pool.decide(|places, now| places.tick(now));
+            }
+        }
+    }
+}
+
+async fn dial(pool: Weak<Pool>, dialler: Rc<Dialler>, id: DialId) {
+    let Some((patience, http2)) = pool.upgrade().map(|pool| (pool.patience.get(), pool.http2.get())) else {
+        return;
+    };
+    let result = match dialler.dial(patience).await {
+        Ok((stream, protocol)) => connection::open(stream, protocol, http2, Weak::clone(&pool)).await,
+        Err(error) => Err(error),
+    };
+    if let Some(pool) = pool.upgrade() {
+        pool.dialled(id, result);
+    }
+}
+
+/// ± 20 %: connections that were opened together do not end together.
+fn lifetime(age_max: Duration) -> Duration {
+    let random = RandomState::new().build_hasher().finish() % 401;
+    age_max.saturating_mul(800 + u32::try_from(random).unwrap_or(200)) / 1000
 }
 
 impl From<&Timeouts> for Patience {

@@ -1,0 +1,116 @@
+//! Why there is no response, or not all of it. In: what the libraries say. Out: whose fault it is, and whether the
+//! server can have seen the request. Never: a request, a key.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Why there is no response.
+#[derive(Debug, thiserror::Error)]
+pub enum PoolError {
+    /// No connection.
+    #[error("cannot connect")]
+    Connect(#[source] Box<dyn Error + Send + Sync>),
+    /// Not in time.
+    #[error("connecting took longer than {0:?}")]
+    ConnectTimeout(Duration),
+    /// The handshake failed.
+    #[error("TLS failed")]
+    Tls(#[source] Box<dyn Error + Send + Sync>),
+    /// Not in time.
+    #[error("the TLS handshake took longer than {0:?}")]
+    TlsTimeout(Duration),
+    /// All connections are full.
+    #[error("no place on a connection for {0:?}")]
+    QueueTimeout(Duration),
+    /// The connection ended, and the server cannot have begun with this request (RFC 9113, 8.7: REFUSED_STREAM, or
+    /// a GOAWAY below it; RFC 9112, 9.3.1: an idle connection that was closed).
+    #[error("the request was not taken")]
+    Unseen(#[source] hyper::Error),
+    /// The connection ended, and the server may have begun.
+    #[error("the connection broke before the answer")]
+    Broken(#[source] hyper::Error),
+    /// Not in time.
+    #[error("no answer for {0:?}")]
+    HeadTimeout(Duration),
+}
+
+/// A body that did not come to its end.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The connection or the stream broke.
+    #[error("the connection broke within the answer")]
+    Broken(#[source] hyper::Error),
+    /// The server gave the stream up with the words that nothing is wrong (RFC 9113, 8.1: RST_STREAM with NO_ERROR),
+    /// but without END_STREAM.
+    #[error("the server gave up the stream before its end")]
+    GivenUp,
+}
+
+/// A connection could not be opened; told to all who waited for it.
+#[derive(Clone, Debug)]
+pub(super) enum DialError {
+    Connect(Shared),
+    ConnectTimeout(Duration),
+    Tls(Shared),
+    TlsTimeout(Duration),
+}
+
+impl From<DialError> for PoolError {
+    fn from(error: DialError) -> Self {
+        match error {
+            DialError::Connect(source) => Self::Connect(Box::new(source)),
+            DialError::ConnectTimeout(timeout) => Self::ConnectTimeout(timeout),
+            DialError::Tls(source) => Self::Tls(Box::new(source)),
+            DialError::TlsTimeout(timeout) => Self::TlsTimeout(timeout),
+        }
+    }
+}
+
+/// One error, told to many. Its source is the error's own source: nothing is said twice.
+#[derive(Clone, Debug)]
+pub(super) struct Shared(Arc<dyn Error + Send + Sync>);
+
+impl Shared {
+    pub(super) fn new(error: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(error.into().into())
+    }
+}
+
+impl fmt::Display for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl Error for Shared {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        self.0.source()
+    }
+}
+
+/// Whether the server says that it has not begun with this stream: RFC 9113, section 8.7.
+pub(super) fn is_unseen(error: &hyper::Error) -> bool {
+    h2_error(error).is_some_and(|error| error.is_remote() && (error.is_go_away() || is_refused_reason(error)))
+}
+
+/// Whether the server refused this stream, and not the whole connection.
+pub(super) fn is_refused(error: &hyper::Error) -> bool {
+    h2_error(error).is_some_and(|error| error.is_remote() && error.is_reset() && is_refused_reason(error))
+}
+
+fn is_refused_reason(error: &h2::Error) -> bool {
+    error.reason() == Some(h2::Reason::REFUSED_STREAM)
+}
+
+fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
+    let mut source = error.source();
+    while let Some(error) = source {
+        if let Some(error) = error.downcast_ref() {
+            return Some(error);
+        }
+        source = error.source();
+    }
+    None
+}
