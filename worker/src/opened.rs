@@ -3,19 +3,26 @@
 //!
 //! Never: opens anything for writing; creates what is not there.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use handoff_config::Backends;
+use handoff_config::backend::{Kind, Replay};
 
 use crate::files::Directory;
+use crate::upstream::replay::{Recording, ReplayError};
 
 /// What is open for the whole life of a worker.
 #[derive(Clone, Debug, Default)]
 pub struct Opened {
     /// Files that sites attach are beneath it.
     pub files: Option<Arc<Directory>>,
+    /// Answers are recorded there; by the path that is configured.
+    pub records: BTreeMap<PathBuf, Arc<Directory>>,
+    /// By the name of the backend that plays it.
+    pub replays: BTreeMap<String, Arc<Recording>>,
 }
 
 /// Something that the configuration names is not there.
@@ -31,6 +38,16 @@ pub enum OpenError {
         /// What the kernel says.
         reason: io::Error,
     },
+    /// A recorded answer.
+    #[error("{key}: {}: {reason}", path.display())]
+    Replay {
+        /// Of the configuration.
+        key: String,
+        /// As configured.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: ReplayError,
+    },
 }
 
 impl Opened {
@@ -40,8 +57,28 @@ impl Opened {
     /// When one of it is not there.
     pub fn open(backends: &Backends) -> Result<Self, OpenError> {
         let files = backends.files_directory.as_ref().map(|path| directory("backends.files_directory", path));
-        Ok(Self { files: files.transpose()? })
+        let mut opened = Self { files: files.transpose()?, ..Self::default() };
+        for backend in &backends.all {
+            if let Some(path) = &backend.record
+                && !opened.records.contains_key(path)
+            {
+                let key = format!("backends.{}.record", backend.name);
+                opened.records.insert(path.clone(), directory(&key, path)?);
+            }
+            if let Kind::Replay(replay) = &backend.kind {
+                opened.replays.insert(backend.name.clone(), recording(&backend.name, replay)?);
+            }
+        }
+        Ok(opened)
     }
+}
+
+fn recording(name: &str, replay: &Replay) -> Result<Arc<Recording>, OpenError> {
+    Recording::load(replay).map(Arc::new).map_err(|reason| OpenError::Replay {
+        key: format!("backends.{name}.file"),
+        path: replay.file.clone(),
+        reason,
+    })
 }
 
 fn directory(key: &str, path: &Path) -> Result<Arc<Directory>, OpenError> {

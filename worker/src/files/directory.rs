@@ -1,4 +1,5 @@
-//! One directory, and what lies beneath it. In: paths that a site has named. Out: bytes of regular files.
+//! One directory, and what lies beneath it. In: paths that a site has named, names that we make. Out: bytes of regular
+//! files; new files.
 //!
 //! Never: leaves the directory, by `..`, by an absolute path or by a symbolic link (openat2(2), `RESOLVE_BENEATH`);
 //! waits for a FIFO; reads more than the caller's bound.
@@ -11,7 +12,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use nix::errno::Errno;
-use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat2};
+use nix::fcntl::{AtFlags, OFlag, OpenHow, ResolveFlag, open, openat, openat2, renameat};
 use nix::sys::stat::{Mode, fstatat};
 use nix::unistd::{UnlinkatFlags, unlinkat};
 
@@ -94,6 +95,31 @@ impl Directory {
             return Err(io::Error::other("another file has taken its place"));
         }
         Ok(unlinkat(above, name, UnlinkatFlags::NoRemoveDir)?)
+    }
+
+    /// A new file of this name, for its owner alone.
+    ///
+    /// # Errors
+    /// As of open(2).
+    pub(crate) fn create(&self, name: &str) -> io::Result<File> {
+        let flags = OFlag::O_WRONLY | OFlag::O_CREAT | OFlag::O_EXCL | OFlag::O_CLOEXEC;
+        Ok(File::from(openat(&self.fd, name, flags, Mode::S_IRUSR | Mode::S_IWUSR)?))
+    }
+
+    /// Gives a file another name.
+    ///
+    /// # Errors
+    /// As of rename(2).
+    pub(crate) fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        Ok(renameat(&self.fd, from, &self.fd, to)?)
+    }
+
+    /// Removes what was created.
+    ///
+    /// # Errors
+    /// As of unlink(2).
+    pub(crate) fn discard(&self, name: &str) -> io::Result<()> {
+        Ok(unlinkat(&self.fd, name, UnlinkatFlags::NoRemoveDir)?)
     }
 
     fn relative<'a>(&self, path: &'a str) -> Result<&'a Path, ReadError> {

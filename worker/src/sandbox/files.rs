@@ -43,9 +43,14 @@ pub(super) fn confine(opened: &Opened) -> u8 {
 }
 
 fn restrict(opened: &Opened) -> Result<RestrictionStatus, RulesetError> {
+    // Beneath a directory for attached files: to read and to remove. In one for recordings: new files, which get their
+    // last names there.
     let attached = AccessFs::ReadFile | AccessFs::RemoveFile;
-    let files =
-        opened.files.iter().map(|directory| Ok::<_, RulesetError>(PathBeneath::new(directory, attached)));
+    let recorded = AccessFs::MakeReg | AccessFs::WriteFile | AccessFs::RemoveFile;
+    let attached = opened.files.iter().map(|directory| (directory, attached));
+    let recorded = opened.records.values().map(|directory| (directory, recorded));
+    let rules = attached.chain(recorded);
+    let rules = rules.map(|(directory, access)| Ok::<_, RulesetError>(PathBeneath::new(directory, access)));
     Ruleset::default()
         .set_compatibility(CompatLevel::BestEffort)
         .handle_access(AccessFs::from_all(RULES))?
@@ -53,6 +58,6 @@ fn restrict(opened: &Opened) -> Result<RestrictionStatus, RulesetError> {
         .scope(Scope::from_all(RULES))?
         .create()?
         .add_rules(path_beneath_rules(NAME_SERVICE, AccessFs::ReadFile))?
-        .add_rules(files)?
+        .add_rules(rules)?
         .restrict_self()
 }

@@ -115,7 +115,7 @@ fn only_allowed(config: &Config, architecture: TargetArch) -> Result<BpfProgram>
     }
     memory_and_threads(&mut rules)?;
     descriptors(&mut rules)?;
-    backends_files(&mut rules, config)?;
+    files(&mut rules, config)?;
     sockets(&mut rules, config)?;
     let refused = SeccompAction::Errno(u32::try_from(libc::EPERM).unwrap_or_default());
     program(rules, refused, SeccompAction::Allow, architecture)
@@ -150,11 +150,8 @@ fn memory_and_threads(rules: &mut Rules) -> Result<()> {
     Ok(())
 }
 
-/// Files, to read: Landlock says which, and knows nothing of O_TRUNC before its ABI 3. Questions about fds: flags, what
-/// is unread and unsent, whether it is a terminal.
+/// Questions about fds: flags, what is unread and unsent, whether it is a terminal.
 fn descriptors(rules: &mut Rules) -> Result<()> {
-    let changing = unsigned(libc::O_ACCMODE | libc::O_TRUNC | libc::O_CREAT);
-    rules.insert(libc::SYS_openat, vec![rule(&[masked(2, changing, 0)?])?]);
     let commands = [
         libc::F_GETFD,
         libc::F_SETFD,
@@ -173,13 +170,27 @@ fn descriptors(rules: &mut Rules) -> Result<()> {
     Ok(())
 }
 
-/// What sites attach is opened beneath a directory (openat2(2), whose flags no filter can see: Landlock says that it is
-/// to read) and removed.
-fn backends_files(rules: &mut Rules, config: &Config) -> Result<()> {
-    if config.backends.files_directory.is_some() {
+/// Files, to read: Landlock says which, and knows nothing of O_TRUNC before its ABI 3.
+///
+/// What sites attach is opened beneath a directory (openat2(2), whose flags no filter can see: there Landlock alone says
+/// that it is to read) and removed. Recordings are new files, which are renamed, or removed when they cannot be written.
+fn files(rules: &mut Rules, config: &Config) -> Result<()> {
+    let changing = unsigned(libc::O_ACCMODE | libc::O_TRUNC | libc::O_CREAT | libc::O_EXCL);
+    let mut open = vec![rule(&[masked(2, changing, 0)?])?];
+    let reads_attached = config.backends.files_directory.is_some();
+    let records = config.backends.all.iter().any(|backend| backend.record.is_some());
+    if records {
+        let new = unsigned(libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL);
+        open.push(rule(&[masked(2, changing, new)?])?);
+        rules.insert(libc::SYS_renameat, Vec::new());
+    }
+    if reads_attached {
         rules.insert(libc::SYS_openat2, Vec::new());
+    }
+    if reads_attached || records {
         rules.insert(libc::SYS_unlinkat, vec![rule(&[equal(2, 0)?])?]);
     }
+    rules.insert(libc::SYS_openat, open);
     Ok(())
 }
 

@@ -8,6 +8,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, openat2};
@@ -15,6 +16,7 @@ use nix::fcntl::{OFlag, OpenHow, openat2};
 use super::*;
 use crate::files::Files;
 use crate::request::parse;
+use crate::upstream::record::{About, End, Recordings};
 
 const INSIDE: &str = "HANDOFFD_TEST_CONFINED";
 
@@ -103,6 +105,44 @@ fn a_confined_worker_reads_attached_files_and_removes_them() {
     run_inside("a_confined_worker_reads_attached_files_and_removes_them", site.path());
     assert!(!site.path().join("files/inner/a.txt").exists());
     assert!(site.path().join("secret").exists());
+}
+
+#[test]
+fn a_confined_worker_records_answers() {
+    if let Some(directory) = inside() {
+        let mut config = required();
+        let backend = config.backends.all.iter_mut().find(|backend| backend.name == "openai").unwrap();
+        backend.record = Some(directory.clone());
+        let backend = backend.clone();
+        let confined = enter(&config).unwrap();
+        let recordings = Recordings::new(confined.opened.records);
+        let request = parse(br#"{"prompt":"hi"}"#).unwrap();
+        let about = About {
+            backend: &backend,
+            model: "m",
+            request: &request,
+            id: "r",
+            asked_at: Instant::now(),
+            status: 200,
+            content_type: None,
+            prompts: false,
+        };
+        recordings.begin(&about).unwrap().finish(End::Clean);
+        // It ends when its thread has.
+        drop(recordings);
+        let old = directory.join("old");
+        assert!(fs::read(&old).is_err() && fs::read_dir(&directory).is_err(), "nothing is read");
+        assert!(fs::OpenOptions::new().append(true).open(&old).is_err(), "nothing else is changed");
+        assert!(fs::File::create_new(directory.parent().unwrap().join("beside")).is_err());
+        return;
+    }
+    let directory = tempfile::tempdir().unwrap();
+    fs::create_dir(directory.path().join("answers")).unwrap();
+    fs::write(directory.path().join("answers/old"), "old").unwrap();
+    run_inside("a_confined_worker_records_answers", directory.path().join("answers"));
+    let names = fs::read_dir(directory.path().join("answers")).unwrap();
+    let names: Vec<_> = names.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+    assert!(names.len() == 2 && names.iter().any(|name| name.ends_with(".jsonl")), "{names:?}");
 }
 
 #[test]
