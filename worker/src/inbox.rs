@@ -29,11 +29,12 @@ use crate::client;
 use crate::drain::Drain;
 use crate::files::Files;
 use crate::holdings::{Holding, Stage, Task};
+use crate::opened::OpenError;
 use crate::progress::Progress;
 use crate::report::{Held, Reporter};
 use crate::sandbox::Confined;
 use crate::session;
-use crate::upstream::{PrepareError, Prepared, Upstreams};
+use crate::upstream::Upstreams;
 
 /// What every session shares.
 #[derive(Debug)]
@@ -58,9 +59,9 @@ pub enum InboxError {
     /// A message that may not come now, or without its fds.
     #[error("message out of turn: {0}")]
     OutOfTurn(&'static str),
-    /// What was prepared does not fit the configuration.
+    /// What was opened does not fit the configuration.
     #[error("a backend cannot be used")]
-    Upstreams(#[source] PrepareError),
+    Upstreams(#[source] OpenError),
     /// The kernel refuses what every process may have.
     #[error("the runtime cannot be set up")]
     Setup(#[source] io::Error),
@@ -73,14 +74,14 @@ pub enum InboxError {
 pub async fn work(
     channel: WorkerChannel,
     configure: Configure,
-    prepared: Prepared,
     log: &Log,
     confined: Confined,
 ) -> Result<(), InboxError> {
     let reporter = Rc::new(Reporter::new(channel));
     let counts = Rc::default();
     let config = Rc::new(configure.config.clone());
-    let upstreams = Upstreams::new(&config, &prepared, &counts, &reporter).map_err(InboxError::Upstreams)?;
+    let upstreams =
+        Upstreams::new(&config, &confined.opened, &counts, &reporter).map_err(InboxError::Upstreams)?;
     let files = Files::new(confined.opened.files);
     let room = Rc::new(Room { reporter, drain: Drain::default(), counts, upstreams, files, configure });
     let mut inbox = Inbox {

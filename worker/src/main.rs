@@ -15,7 +15,6 @@ use handoff_shared::limits::START_TIMEOUT;
 use handoff_shared::log::Log;
 use handoff_shared::message::{Configure, ToWorker};
 use handoff_worker::sandbox::{self, Confined, self_test};
-use handoff_worker::upstream::{self, Prepared};
 use nix::sys::signal::{SigSet, Signal};
 use tokio::task::LocalSet;
 
@@ -51,10 +50,6 @@ fn main() -> ExitCode {
         Ok(opened) => opened,
         Err(error) => return fail(EXIT_CONFIG, &error.to_string()),
     };
-    let prepared = match upstream::prepare(&configure.config) {
-        Ok(prepared) => prepared,
-        Err(error) => return fail(EXIT_CONFIG, &format!("slot {}: {error}", configure.slot)),
-    };
     let confined = match sandbox::enter(&configure.config) {
         Ok(confined) => confined,
         Err(error) => return fail(EXIT_CONFIG, &format!("slot {}: {error}", configure.slot)),
@@ -64,16 +59,10 @@ fn main() -> ExitCode {
         Err(error) => return fail(EXIT_SOFTWARE, &error.to_string()),
     };
     confined.log(configure.slot);
-    work(channel, *configure, prepared, &log, confined)
+    work(channel, *configure, &log, confined)
 }
 
-fn work(
-    channel: OwnedFd,
-    configure: Configure,
-    prepared: Prepared,
-    log: &Log,
-    confined: Confined,
-) -> ExitCode {
+fn work(channel: OwnedFd, configure: Configure, log: &Log, confined: Confined) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return fail(EXIT_SOFTWARE, &format!("the runtime cannot be made: {error}")),
@@ -83,7 +72,7 @@ fn work(
             Ok(channel) => channel,
             Err(error) => return fail(EXIT_SOFTWARE, &format!("the channel cannot be watched: {error}")),
         };
-        match handoff_worker::work(channel, configure, prepared, log, confined).await {
+        match handoff_worker::work(channel, configure, log, confined).await {
             Ok(()) => ExitCode::SUCCESS,
             Err(error) => {
                 tracing::error!(%error, "worker gives up");

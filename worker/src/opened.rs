@@ -1,5 +1,5 @@
 //! What a worker opens while it still may: before it is another user, and before Landlock and seccomp.
-//! In: the configuration. Out: directories, and recordings that are read already.
+//! In: the configuration. Out: directories; recordings, certificates and keys that are read already.
 //!
 //! Never: opens anything for writing; creates what is not there.
 
@@ -9,10 +9,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use handoff_config::Backends;
-use handoff_config::backend::{Kind, Replay};
+use handoff_config::backend::{Api, Kind, Replay};
+use rustls::ClientConfig;
 
 use crate::files::Directory;
 use crate::upstream::replay::{Recording, ReplayError};
+use crate::upstream::tls::{self, TlsError};
 
 /// What is open for the whole life of a worker.
 #[derive(Clone, Debug, Default)]
@@ -23,6 +25,8 @@ pub struct Opened {
     pub records: BTreeMap<PathBuf, Arc<Directory>>,
     /// By the name of the backend that plays it.
     pub replays: BTreeMap<String, Arc<Recording>>,
+    /// Who is trusted, and who we are; by the name of the backend.
+    pub tls: BTreeMap<String, Arc<ClientConfig>>,
 }
 
 /// Something that the configuration names is not there.
@@ -48,6 +52,20 @@ pub enum OpenError {
         /// What is wrong with it.
         reason: ReplayError,
     },
+    /// An address, which the configuration should have refused.
+    #[error("backends.{name}.api_base: no address")]
+    Address {
+        /// The backend's.
+        name: String,
+    },
+    /// Certificates or keys.
+    #[error("backends.{name}: {}", crate::failure::chain(.reason))]
+    Tls {
+        /// The backend's.
+        name: String,
+        /// What is wrong with them.
+        reason: TlsError,
+    },
 }
 
 impl Opened {
@@ -68,6 +86,9 @@ impl Opened {
             if let Kind::Replay(replay) = &backend.kind {
                 opened.replays.insert(backend.name.clone(), recording(&backend.name, replay)?);
             }
+            if let Kind::Api(api) = &backend.kind {
+                opened.tls.insert(backend.name.clone(), client_config(&backend.name, api)?);
+            }
         }
         Ok(opened)
     }
@@ -79,6 +100,12 @@ fn recording(name: &str, replay: &Replay) -> Result<Arc<Recording>, OpenError> {
         path: replay.file.clone(),
         reason,
     })
+}
+
+fn client_config(name: &str, api: &Api) -> Result<Arc<ClientConfig>, OpenError> {
+    let base = api.base.parse().map_err(|_| OpenError::Address { name: name.to_owned() })?;
+    tls::client_config(&base, &api.connection)
+        .map_err(|reason| OpenError::Tls { name: name.to_owned(), reason })
 }
 
 fn directory(key: &str, path: &Path) -> Result<Arc<Directory>, OpenError> {

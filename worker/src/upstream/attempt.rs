@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::future::poll_fn;
 use std::pin::Pin;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
@@ -121,13 +122,13 @@ impl Attempt {
                 watch.opened(now);
                 Phase::Mock(Box::new(Playing::new(mock, request)))
             }
-            Source::Replay(recording) => {
+            Source::Replay(recording, speed) => {
                 watch.opened(now);
                 let dialect = recording.dialect();
                 Phase::Streaming(Box::new(Streaming {
                     reader: EventReader::new(dialect::framing(dialect), event_bytes_max),
                     scribe: Scribe::new(dialect, wishes, native),
-                    bytes: Pieces::Recorded(recording.play()),
+                    bytes: Pieces::Recorded(Playback::new(Arc::clone(recording), *speed)),
                     remote: None,
                 }))
             }
@@ -370,7 +371,7 @@ impl Pieces {
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, String>>> {
         match self {
             Self::Http(body) => body.poll_bytes(cx).map_err(|error| error.to_string()),
-            Self::Recorded(playback) => playback.poll_bytes(cx).map_err(|never| match never {}),
+            Self::Recorded(playback) => playback.poll_bytes(cx).map_err(|error| error.to_string()),
         }
     }
 }

@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::mem::discriminant;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use handoff_config::backend::{Api, Backend as Config, Dialect, Kind, Mock};
@@ -15,9 +16,10 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use super::again::{Left, Next, next};
 use super::dialect;
 use super::pool::Pool;
-use super::prepare::{PrepareError, Prepared};
+use super::replay::Recording;
 use super::rest::{Insistence, NewRest, Rest, Resting};
 use super::trouble::Trouble;
+use crate::opened::{OpenError, Opened};
 
 /// The budget for further attempts is filled up to this many: a quiet site has some too.
 const BUDGET_MAX: f64 = 10.0;
@@ -37,7 +39,7 @@ pub(super) struct Backend {
 #[derive(Debug)]
 pub(super) enum Source {
     Mock(Mock),
-    Replay(Rc<super::replay::Recording>),
+    Replay(Arc<Recording>, f64),
     Api(Rc<Remote>),
 }
 
@@ -51,12 +53,17 @@ pub(super) struct Remote {
 }
 
 impl Backend {
-    pub(super) fn new(config: &Config, prepared: &Prepared) -> Result<Rc<Self>, PrepareError> {
+    pub(super) fn new(config: &Config, opened: &Opened) -> Result<Rc<Self>, OpenError> {
         let (source, account) = match &config.kind {
             Kind::Mock(mock) => (Source::Mock(mock.clone()), 0),
-            Kind::Replay(_) => (Source::Replay(prepared.recording(&config.name)?), 0),
+            Kind::Replay(replay) => {
+                let recording = opened.replays.get(&config.name).ok_or_else(|| unopened(&config.name))?;
+                (Source::Replay(Arc::clone(recording), replay.speed), 0)
+            }
             Kind::Api(api) => {
-                (Source::Api(Rc::new(Remote::new(&config.name, api, prepared)?)), account_of(api))
+                let tls = opened.tls.get(&config.name).ok_or_else(|| unopened(&config.name))?;
+                let remote = Remote::new(api, Arc::clone(tls)).ok_or_else(|| unopened(&config.name))?;
+                (Source::Api(Rc::new(remote)), account_of(api))
             }
         };
         Ok(Rc::new(Self {
@@ -81,7 +88,7 @@ impl Backend {
     fn dialect(&self) -> Option<&Dialect> {
         match &self.source {
             Source::Mock(_) => None,
-            Source::Replay(recording) => Some(recording.dialect()),
+            Source::Replay(recording, _) => Some(recording.dialect()),
             Source::Api(remote) => Some(&remote.api.dialect),
         }
     }
@@ -140,21 +147,23 @@ impl Backend {
 }
 
 impl Remote {
-    fn new(name: &str, api: &Api, prepared: &Prepared) -> Result<Self, PrepareError> {
-        let invalid = || PrepareError::Address { backend: name.to_owned() };
-        let base: Uri = api.base.parse().map_err(|_| invalid())?;
+    /// None: an address, a key or a header that HTTP does not have, which the configuration should have refused.
+    fn new(api: &Api, tls: Arc<rustls::ClientConfig>) -> Option<Self> {
+        let base: Uri = api.base.parse().ok()?;
         let mut headers = HeaderMap::new();
         if let Some(key) = &api.key {
             let (header, before) = dialect::key_header(&api.dialect);
-            headers.insert(header, secret(&format!("{before}{}", key.expose())).ok_or_else(invalid)?);
+            headers.insert(header, secret(&format!("{before}{}", key.expose()))?);
         }
         for (header, value) in &api.headers {
-            let header = HeaderName::from_bytes(header.as_bytes()).map_err(|_| invalid())?;
-            headers.append(header, secret(value.expose()).ok_or_else(invalid)?);
+            headers.append(HeaderName::from_bytes(header.as_bytes()).ok()?, secret(value.expose())?);
         }
-        let pool = Pool::new(&base, &api.connection, prepared.tls(name)?);
-        Ok(Self { api: api.clone(), pool, headers })
+        Some(Self { api: api.clone(), pool: Pool::new(&base, &api.connection, tls), headers })
     }
+}
+
+fn unopened(name: &str) -> OpenError {
+    OpenError::Address { name: name.to_owned() }
 }
 
 /// A header's value that shows itself to nobody, also not in a log of HTTP.

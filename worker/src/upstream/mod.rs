@@ -1,6 +1,6 @@
 //! Events out of LLM APIs, whatever their dialect. In: a request. Out: events, one at a time, then the end.
 //!
-//! [`prepare()`] reads what backends need from files, before the worker is confined. [`Upstreams`] chooses who answers;
+//! [`Upstreams`] chooses who answers;
 //! an [`answer`] is one or more [`attempt`]s at one or more [`backend`]s: each [`open`]s a stream over the [`pool`] of its
 //! origin's connections, cuts it into events by [`event_reader`] and reads them by [`dialect`], under the eyes of
 //! [`watch`]. What fails is a [`trouble`]; [`again`] says who is asked next, and [`rest`] who is left alone.
@@ -16,7 +16,6 @@ pub mod event_reader;
 pub mod mock;
 mod open;
 pub mod pool;
-mod prepare;
 pub mod record;
 mod recording;
 pub mod replay;
@@ -42,9 +41,9 @@ use answer::{Choice, Question};
 use attempt::Native;
 use backend::{Backend, Source};
 use open::Tag;
-pub use prepare::{PrepareError, Prepared, prepare};
 
 use crate::failure::{Code, Failure};
+use crate::opened::{OpenError, Opened};
 use crate::report::Reporter;
 use crate::request::ChatRequest;
 
@@ -60,13 +59,13 @@ pub(crate) struct Upstreams {
 impl Upstreams {
     pub(crate) fn new(
         config: &Rc<Config>,
-        prepared: &Prepared,
+        opened: &Opened,
         counts: &Rc<RefCell<Counts>>,
         reporter: &Rc<Reporter>,
-    ) -> Result<Self, PrepareError> {
+    ) -> Result<Self, OpenError> {
         let all = config.backends.all.iter();
         Ok(Self {
-            backends: all.map(|backend| Backend::new(backend, prepared)).collect::<Result<_, _>>()?,
+            backends: all.map(|backend| Backend::new(backend, opened)).collect::<Result<_, _>>()?,
             config: Rc::clone(config),
             counts: Rc::clone(counts),
             reporter: Rc::clone(reporter),

@@ -19,7 +19,7 @@ use super::dialect::{self, Asking, Call, error};
 use super::event_reader::Framing;
 use super::pool::{Body, Patience, PoolError};
 use super::trouble::{Again, Trouble};
-use crate::failure::Code;
+use crate::failure::{self, Code};
 
 /// Of an answer with an error, this much is read, and for this long.
 const ERROR_BYTES_MAX: usize = 64 * 1024;
@@ -151,10 +151,7 @@ async fn check(remote: &Remote, response: Response<Body>) -> Result<Response<Bod
     if is_stream {
         return Ok(response);
     }
-    let body = read(response.into_body()).await;
-    let (word, sentence) = error::error_body(&body);
-    let word = word.unwrap_or_default();
-    Err(Trouble::not_a_stream(format!("200 with content type {kind:?}: {word} {sentence}")))
+    Err(error::instead_of_a_stream(&kind, &read(response.into_body()).await))
 }
 
 /// An answer with another status.
@@ -218,20 +215,5 @@ fn trouble(error: &PoolError) -> Trouble {
             Again::Elsewhere,
         ),
     };
-    Trouble::new(reason, code, message, again, chain(error))
-}
-
-/// An error with its causes, without the words that are there already.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.ends_with(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text
+    Trouble::new(reason, code, message, again, failure::chain(error))
 }

@@ -96,6 +96,12 @@ impl Recording {
         Self::parse(bytes)
     }
 
+    /// Of the API that was recorded.
+    #[must_use]
+    pub fn dialect(&self) -> &Dialect {
+        &self.dialect
+    }
+
     fn parse(bytes: Vec<u8>) -> Result<Self, ReplayError> {
         match bytes.first() {
             Some(b'{') => Self::read(&bytes),

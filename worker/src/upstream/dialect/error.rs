@@ -61,6 +61,13 @@ pub(super) fn of_event(json: &str) -> Trouble {
     class.trouble(FailureReason::ErrorEvent, &said, "error event")
 }
 
+/// The trouble behind an answer that says 200 and is no stream: often an error all the same.
+pub(in crate::upstream) fn instead_of_a_stream(content_type: &str, body: &[u8]) -> Trouble {
+    let said = Said::of_body(body);
+    let class = said.words.iter().find_map(|word| Class::of_word(word)).unwrap_or(Class::NotAStream);
+    class.trouble(FailureReason::NotAStream, &said, &format!("200 with content type {content_type:?}"))
+}
+
 fn retry_after(status: StatusCode, headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let limits =
         || (status == StatusCode::TOO_MANY_REQUESTS).then(|| wait::until_limits_reset(headers)).flatten();
