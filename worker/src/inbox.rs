@@ -61,7 +61,7 @@ pub enum InboxError {
     OutOfTurn(&'static str),
     /// What was opened does not fit the configuration.
     #[error("a backend cannot be used")]
-    Upstreams(#[source] OpenError),
+    Upstreams(#[source] Box<OpenError>),
     /// The kernel refuses what every process may have.
     #[error("the runtime cannot be set up")]
     Setup(#[source] io::Error),
@@ -80,8 +80,8 @@ pub async fn work(
     let reporter = Rc::new(Reporter::new(channel));
     let counts = Rc::default();
     let config = Rc::new(configure.config.clone());
-    let upstreams =
-        Upstreams::new(&config, &confined.opened, &counts, &reporter).map_err(InboxError::Upstreams)?;
+    let upstreams = Upstreams::new(&config, &confined.opened, &counts, &reporter)
+        .map_err(|error| InboxError::Upstreams(Box::new(error)))?;
     let files = Files::new(confined.opened.files);
     let room = Rc::new(Room { reporter, drain: Drain::default(), counts, upstreams, files, configure });
     let mut inbox = Inbox {

@@ -59,12 +59,12 @@ pub enum OpenError {
         name: String,
     },
     /// Certificates or keys.
-    #[error("backends.{name}: {}", crate::failure::chain(.reason))]
+    #[error("backends.{name}: {}", crate::failure::chain(reason.as_ref()))]
     Tls {
         /// The backend's.
         name: String,
         /// What is wrong with them.
-        reason: TlsError,
+        reason: Box<TlsError>,
     },
 }
 
@@ -105,7 +105,7 @@ fn recording(name: &str, replay: &Replay) -> Result<Arc<Recording>, OpenError> {
 fn client_config(name: &str, api: &Api) -> Result<Arc<ClientConfig>, OpenError> {
     let base = api.base.parse().map_err(|_| OpenError::Address { name: name.to_owned() })?;
     tls::client_config(&base, &api.connection)
-        .map_err(|reason| OpenError::Tls { name: name.to_owned(), reason })
+        .map_err(|reason| OpenError::Tls { name: name.to_owned(), reason: Box::new(reason) })
 }
 
 fn directory(key: &str, path: &Path) -> Result<Arc<Directory>, OpenError> {
