@@ -233,6 +233,15 @@ impl Upstream {
         });
     }
 
+    /// Requests get the answer of the first of these texts that their path ends with, and 404 if there is none.
+    pub fn script_by_path<const N: usize>(&self, answers: [(&str, Answer); N]) {
+        let answers = answers.map(|(end, answer)| (end.to_owned(), answer));
+        self.answer_with(move |request| {
+            let found = answers.iter().find(|(end, _)| request.path.ends_with(end.as_str()));
+            found.map_or_else(|| Answer::new(404).whole(Vec::new()), |(_, answer)| answer.clone())
+        });
+    }
+
     /// Every request from now on gets the answer that this finds.
     pub fn answer_with(&self, script: impl FnMut(&Request) -> Answer + Send + 'static) {
         self.site.set_script(Box::new(script));

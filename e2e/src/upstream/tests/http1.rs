@@ -146,6 +146,15 @@ fn answers_come_in_their_order_and_the_last_one_stays() {
 }
 
 #[test]
+fn a_path_chooses_the_answer() {
+    let llm = Upstream::start(Protocol::H1);
+    llm.script_by_path([("/threads", Answer::new(409)), ("/completions", Answer::new(503))]);
+    assert_eq!(run(ask(&llm)).status, 503);
+    llm.script_by_path([("/threads", Answer::new(409))]);
+    assert_eq!(run(ask(&llm)).status, 404);
+}
+
+#[test]
 fn a_request_body_in_chunks_is_read() {
     let llm = Upstream::start(Protocol::H1);
     run(async {
