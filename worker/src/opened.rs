@@ -74,7 +74,7 @@ impl Opened {
     /// # Errors
     /// When one of it is not there.
     pub fn open(backends: &Backends) -> Result<Self, OpenError> {
-        let files = backends.files_directory.as_ref().map(|path| directory("backends.files_directory", path));
+        let files = backends.files_directory.as_ref().map(|path| directory("backend.files_directory", path));
         let mut opened = Self { files: files.transpose()?, ..Self::default() };
         for backend in &backends.all {
             if let Some(path) = &backend.record

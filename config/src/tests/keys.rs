@@ -1,6 +1,8 @@
 //! Keys and headers of backends: where they come from, where they go, and that nobody sees them.
 
 use std::fs;
+use std::sync::mpsc::channel;
+use std::time::Duration;
 
 use super::backends::api_of;
 use super::{api, error_of, from_text, load};
@@ -71,7 +73,13 @@ fn a_file_that_would_block_whoever_opens_it_does_not() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("fifo");
     nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
-    let error = with_variables(&format!("api_key_file = {path:?}"), &[]).unwrap_err().to_string();
+    let (send, receive) = channel();
+    // Not joined: whoever waits for a writer waits for ever.
+    std::thread::spawn(move || {
+        let config = with_variables(&format!("api_key_file = {path:?}"), &[]);
+        send.send(config.unwrap_err().to_string()).unwrap();
+    });
+    let error = receive.recv_timeout(Duration::from_secs(10)).unwrap();
     assert!(error.contains("cannot read it: it is not a regular file"), "{error}");
 }
 

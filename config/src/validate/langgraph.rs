@@ -53,10 +53,10 @@ fn profile(reader: &mut Reader<'_>, section: &Section, own: &Section, platform: 
             reader.refuse(&[&key], allowed);
         }
     }
-    let has_key = key::is_said(reader, own);
-    let of_its_own = key::key(reader, own);
-    if has_key || !is_same_origin {
-        api.key = of_its_own;
+    let has_own_key = key::is_said(reader, own);
+    let own_key = key::key(reader, own);
+    if has_own_key {
+        api.key = own_key;
     }
     if let Dialect::LangGraph(langgraph) = &mut api.dialect {
         let (assistant_id, modes) = (langgraph.assistant_id.clone(), langgraph.stream_mode.clone());

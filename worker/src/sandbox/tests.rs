@@ -152,6 +152,6 @@ fn a_directory_that_is_not_there_is_named() {
     let error = enter(&config).unwrap_err().to_string();
     assert_eq!(
         error,
-        "backends.files_directory: /nonexistent/files cannot be opened as a directory: No such file or directory (os error 2)"
+        "backend.files_directory: /nonexistent/files cannot be opened as a directory: No such file or directory (os error 2)"
     );
 }
