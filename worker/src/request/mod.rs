@@ -9,6 +9,7 @@ mod attached;
 mod envelope;
 mod error;
 mod headers;
+mod langgraph;
 mod lenient;
 mod message;
 mod options;
@@ -28,6 +29,7 @@ use serde_json::value::RawValue;
 pub use attached::{Attached, AttachedFile, AttachedImage, PayloadFile};
 pub use envelope::Envelope;
 pub use error::BadHandoff;
+pub use langgraph::LangGraphOptions;
 pub use message::{Message, Role};
 pub use options::{Include, Method, MockOptions};
 pub use part::Part;
@@ -61,6 +63,8 @@ pub struct ChatRequest {
     pub request_id: Option<String>,
     /// A configured backend by name.
     pub backend: Option<String>,
+    /// For LangGraph platforms.
+    pub langgraph: LangGraphOptions,
     /// A JSON object to merge into the upstream's body.
     pub extra_body: Option<Box<RawValue>>,
     /// For the response head: token names, values free of control characters.
@@ -124,6 +128,9 @@ const KEYS: &[&str] = &[
     "proto",
     "method",
     "mock",
+    "thread_id",
+    "assistant_id",
+    "stream_mode",
     "langgraph_input",
     "payload_file",
     "attachments",
@@ -145,7 +152,7 @@ pub fn parse(message: &[u8]) -> Result<ChatRequest, BadHandoff> {
     request.attached.payload_file = attached::payload_file(&object, payload)?;
     match request.attached.payload_file {
         Some(_) => Ok(request),
-        None => request.checked(&object),
+        None => request.checked(),
     }
 }
 
@@ -165,7 +172,7 @@ pub fn parse_file(
     }
     let (_, beside) = read_payload(from.beside.as_bytes())?;
     object.fill_from(&beside, OF_THE_FILE_ALONE);
-    ChatRequest::read(&object, envelope)?.checked(&object)
+    ChatRequest::read(&object, envelope)?.checked()
 }
 
 fn read_payload(payload: &[u8]) -> Result<(&str, Object<'_>), BadHandoff> {
@@ -211,8 +218,8 @@ impl ChatRequest {
     }
 
     /// A question, or something that needs none.
-    fn checked(self, object: &Object<'_>) -> Result<Self, BadHandoff> {
-        if self.asks_nothing() && object.value("langgraph_input").is_null() {
+    fn checked(self) -> Result<Self, BadHandoff> {
+        if self.asks_nothing() && self.langgraph.input.is_none() {
             return Err(BadHandoff::NoPrompt);
         }
         Ok(self)
@@ -242,7 +249,8 @@ impl ChatRequest {
             user_id: object.label("user_id")?,
             request_id: object.token("request_id")?,
             backend: object.label("backend")?,
-            extra_body: object.extra_body()?,
+            langgraph: object.langgraph()?,
+            extra_body: object.raw_object("extra_body")?,
             response_headers: headers::read(object)?,
             format: object.format()?,
             include: object.include()?,

@@ -119,11 +119,12 @@ impl Object<'_> {
         }
     }
 
-    pub(super) fn extra_body(&self) -> Result<Option<Box<RawValue>>, BadHandoff> {
-        let Some(json) = self.object("extra_body")? else {
+    /// An object, as the site wrote it.
+    pub(super) fn raw_object(&self, key: &str) -> Result<Option<Box<RawValue>>, BadHandoff> {
+        let Some(json) = self.object(key)? else {
             return Ok(None);
         };
-        RawValue::from_string(json.to_owned()).map(Some).map_err(|_| self.refuse("extra_body", "an object"))
+        RawValue::from_string(json.to_owned()).map(Some).map_err(|_| self.refuse(key, "an object"))
     }
 
     pub(super) fn mock(&self) -> Result<MockOptions, BadHandoff> {

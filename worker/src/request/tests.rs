@@ -307,3 +307,39 @@ proptest! {
         prop_assert_eq!(request.prompt, Some(prompt));
     }
 }
+
+#[test]
+fn what_a_run_needs_to_know_is_read() {
+    let request = request(json!({
+        "langgraph_input": {"shop": 1}, "thread_id": "6f1c", "assistant_id": "my agent", "stream_mode": "values",
+        "profile": "eu",
+    }));
+    let options = request.langgraph;
+    assert_eq!(options.thread_id.as_deref(), Some("6f1c"));
+    assert_eq!(options.assistant_id.as_deref(), Some("my agent"));
+    assert_eq!(options.stream_mode, ["values"]);
+    assert_eq!(options.input.unwrap().get(), r#"{"shop":1}"#);
+    assert_eq!(request.profile.as_deref(), Some("eu"));
+}
+
+#[test]
+fn a_run_that_cannot_be_is_refused_by_its_key() {
+    let modes = "stream_mode: must be an array of at most 16 names of stream modes";
+    let cases = [
+        (r#""thread_id":"..""#, "thread_id: must be the id of a thread, not a directory"),
+        (r#""thread_id":"a b""#, "thread_id: must be a string of at most 128 visible ASCII characters"),
+        (
+            r#""assistant_id":"a\nb""#,
+            "assistant_id: must be a string of at most 256 bytes without control characters",
+        ),
+        (r#""stream_mode":{}"#, modes),
+        (r#""stream_mode":["values",7]"#, modes),
+        (r#""stream_mode":["a b"]"#, modes),
+        (r#""stream_mode":[1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17]"#, modes),
+        (r#""langgraph_input":"x""#, "langgraph_input: must be an object"),
+        (r#""profile":["x"]"#, "profile: must be a string"),
+    ];
+    for (entries, expected) in cases {
+        assert_eq!(refusal_of(entries), expected, "{entries}");
+    }
+}
