@@ -133,7 +133,9 @@ impl Attempt {
                 }))
             }
             Source::Api(remote) => {
-                let asking = dialect::ask(&remote.api, Question { request, model })
+                let allowed = config.on_disconnect;
+                let on_disconnect = request.on_disconnect.map_or(allowed, |asked| asked.min(allowed));
+                let asking = dialect::ask(&remote.api, Question { request, model, on_disconnect })
                     .map_err(|failure| Trouble::refused(&failure))?;
                 let patience = Patience::from(&timeouts);
                 let opening = Box::pin(open::open(Rc::clone(remote), asking, Rc::clone(tag), patience));

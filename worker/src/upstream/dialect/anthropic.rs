@@ -9,15 +9,14 @@ mod tests;
 
 use std::borrow::Cow;
 
-use handoff_shared::metric::FailureReason;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{Pass, Verdict};
+use super::openai::is_done;
+use super::{Pass, Verdict, error, parse};
 use crate::event::{Event, Usage};
-use crate::failure::Code;
 use crate::upstream::event_reader::RawEvent;
-use crate::upstream::trouble::{Again, Trouble};
+use crate::upstream::trouble::Trouble;
 
 pub(super) use ask::ask;
 
@@ -67,8 +66,6 @@ struct Data<'a> {
     delta: Option<&'a RawValue>,
     #[serde(borrow, default)]
     usage: Option<&'a RawValue>,
-    #[serde(borrow, default)]
-    error: Option<&'a RawValue>,
 }
 
 /// A block's beginning, or a piece of it.
@@ -97,11 +94,11 @@ impl Decoder {
         events: &mut Vec<Event>,
     ) -> Result<Verdict, Trouble> {
         // Not Anthropic's, but some gateways end every stream so.
-        if event.data.trim() == "[DONE]" {
+        if is_done(event) {
             self.is_answered = true;
             return Ok(Verdict { pass: Pass::Terminator, is_meaningful: false, is_last: true });
         }
-        let data: Data<'_> = read(&event.data)?;
+        let data: Data<'_> = parse(&event.data)?;
         let kind = data.r#type.as_deref().or(event.name).unwrap_or_default();
         let mut verdict = Verdict { pass: Pass::On, is_meaningful: false, is_last: false };
         match kind {
@@ -114,7 +111,7 @@ impl Decoder {
                 self.is_answered = true;
                 verdict.is_last = true;
             }
-            "error" => return Err(trouble(data.error)),
+            "error" => return Err(error::of_event(&event.data)),
             // `ping`, and what is to come: clients must ignore what they do not know.
             _ => {}
         }
@@ -133,7 +130,7 @@ impl Decoder {
             usage: Option<Tokens>,
         }
         if let Some(message) = data.message
-            && let Message { usage: Some(tokens) } = read(message.get())?
+            && let Message { usage: Some(tokens) } = parse(message.get())?
         {
             self.tokens.replace(tokens);
         }
@@ -142,7 +139,7 @@ impl Decoder {
 
     fn block_start(&mut self, data: &Data<'_>, events: &mut Vec<Event>) -> Result<bool, Trouble> {
         let Some(block) = data.content_block else { return Ok(false) };
-        let block: Block<'_> = read(block.get())?;
+        let block: Block<'_> = parse(block.get())?;
         match block.r#type.as_ref() {
             "text" | "thinking" => Ok(said(block, events)),
             // Thinking that nobody may read.
@@ -169,7 +166,7 @@ impl Decoder {
 
     fn block_delta(&mut self, data: &Data<'_>, events: &mut Vec<Event>) -> Result<bool, Trouble> {
         let Some(delta) = data.delta else { return Ok(false) };
-        let delta: Block<'_> = read(delta.get())?;
+        let delta: Block<'_> = parse(delta.get())?;
         match delta.r#type.as_ref() {
             "text_delta" | "thinking_delta" => Ok(said(delta, events)),
             "input_json_delta" => {
@@ -208,7 +205,7 @@ impl Decoder {
         }
         let mut has_ended = false;
         if let Some(delta) = data.delta
-            && let Delta { stop_reason: Some(reason) } = read(delta.get())?
+            && let Delta { stop_reason: Some(reason) } = parse(delta.get())?
         {
             has_ended = true;
             // Said twice, it is still one end.
@@ -217,7 +214,7 @@ impl Decoder {
             }
         }
         if let Some(usage) = data.usage {
-            self.tokens.replace(read(usage.get())?);
+            self.tokens.replace(parse(usage.get())?);
             events.push(Event::Usage(self.tokens.usage()));
         }
         Ok(has_ended)
@@ -295,38 +292,4 @@ fn finish_reason(reason: &str) -> &str {
         "refusal" => "content_filter",
         other => other,
     }
-}
-
-/// An error event, judged as the same error would be before the stream.
-fn trouble(error: Option<&RawValue>) -> Trouble {
-    #[derive(Default, Deserialize)]
-    struct Error<'a> {
-        #[serde(borrow, default)]
-        r#type: Cow<'a, str>,
-        #[serde(borrow, default)]
-        message: Cow<'a, str>,
-    }
-    let raw = error.map(RawValue::get).unwrap_or_default();
-    let error: Error<'_> = serde_json::from_str(raw).unwrap_or_default();
-    let (code, message, again) = match error.r#type.as_ref() {
-        "overloaded_error" => (Code::Overloaded, "the upstream is overloaded", Again::Anybody),
-        "rate_limit_error" => (Code::RateLimited, "the upstream asks for patience", Again::Anybody),
-        "authentication_error" | "permission_error" | "billing_error" => {
-            (Code::UpstreamAuth, "the upstream does not accept our key", Again::Elsewhere)
-        }
-        "not_found_error" => {
-            (Code::UpstreamError, "the upstream does not know what was asked for", Again::Elsewhere)
-        }
-        "invalid_request_error" | "request_too_large" => {
-            (Code::UpstreamError, "the upstream does not accept the question", Again::Nobody)
-        }
-        _ => (Code::UpstreamError, "the upstream has failed", Again::Anybody),
-    };
-    let detail =
-        if error.r#type.is_empty() { raw.to_owned() } else { format!("{}: {}", error.r#type, error.message) };
-    Trouble::new(FailureReason::ErrorEvent, code, message, again, detail)
-}
-
-fn read<'a, T: Deserialize<'a>>(json: &'a str) -> Result<T, Trouble> {
-    serde_json::from_str(json).map_err(|e| Trouble::malformed(format!("an event of Messages: {e}")))
 }

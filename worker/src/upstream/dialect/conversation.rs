@@ -7,7 +7,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::object::Entries;
+use super::body::Members;
 use crate::failure::{Code, Failure};
 use crate::request::{ChatRequest, Part, Role};
 
@@ -116,19 +116,17 @@ impl<'a> Turn<'a> {
 
     fn read(place: usize, json: &'a RawValue) -> Result<Self, Failure> {
         let refuse = |key: &str, allowed: &str| refuse(Some(place), key, allowed);
-        let Ok(entries) = serde_json::from_str::<Entries<'a>>(json.get()) else {
-            return Err(refuse("", "an object with a role and a content"));
-        };
-        let text = |key: &str| match entries.get(key) {
+        let members = Members::of(json);
+        let text = |key: &str| match members.get(key) {
             None => Ok(None),
             Some(raw) => read_as::<Option<Text<'a>>>(raw).map(|text| text.map(|Text(text)| text)),
         };
-        let content = match entries.get("content") {
+        let content = match members.get("content") {
             None => Content::Nothing,
             Some(raw) => Content::read(raw)
                 .ok_or_else(|| refuse(".content", "a string, null or an array of parts with a type"))?,
         };
-        let tool_calls = match entries.get("tool_calls") {
+        let tool_calls = match members.get("tool_calls") {
             None => Vec::new(),
             Some(raw) => read_as::<Option<Vec<ToolCall<'a>>>>(raw)
                 .map_err(|()| refuse(".tool_calls", "an array of objects with an id and a function"))?
@@ -137,11 +135,6 @@ impl<'a> Turn<'a> {
         let role = text("role").map_err(|()| refuse(".role", "a string"))?.unwrap_or_default();
         let tool_call_id = text("tool_call_id").map_err(|()| refuse(".tool_call_id", "a string"))?;
         Ok(Self { place: Some(place), role, content, tool_calls, tool_call_id, json: Some(json) })
-    }
-
-    /// Its content is no longer the one that was written.
-    pub(super) fn is_changed(&self) -> bool {
-        self.json.is_none()
     }
 
     /// Speaks for the site, not for the user.
@@ -196,14 +189,14 @@ impl<'a> Content<'a> {
 
 impl<'a> Piece<'a> {
     fn read(raw: &'a RawValue) -> Option<Self> {
-        let part = read_as::<Entries<'a>>(raw).ok()?;
+        let part = Members::of(raw);
         let Text(kind) = read_as(part.get("type")?).ok()?;
         let text = |key: &str| part.get(key).and_then(|raw| read_as(raw).ok()).map(|Text(text)| text);
         let known = match kind.as_ref() {
             "text" => text("text").map(|text| Self::Text { text, json: Some(raw) }),
             "refusal" => text("refusal").map(|text| Self::Text { text, json: None }),
-            "image_url" => part.get("image_url").and_then(|raw| Self::picture(raw)),
-            "file" => part.get("file").and_then(|raw| Self::file(raw)),
+            "image_url" => part.get("image_url").and_then(Self::picture),
+            "file" => part.get("file").and_then(Self::file),
             _ => None,
         };
         Some(known.unwrap_or(Self::Other(raw)))

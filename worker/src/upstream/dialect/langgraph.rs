@@ -10,15 +10,13 @@ mod tests;
 
 use std::borrow::Cow;
 
-use handoff_shared::metric::FailureReason;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::{Pass, Verdict};
+use super::{Pass, Verdict, error, parse};
 use crate::event::{Event, Usage};
-use crate::failure::Code;
 use crate::upstream::event_reader::RawEvent;
-use crate::upstream::trouble::{Again, Trouble};
+use crate::upstream::trouble::Trouble;
 
 pub(super) use ask::ask;
 
@@ -175,8 +173,7 @@ impl Decoder {
 }
 
 fn read_list<'a>(data: &'a str) -> Result<Vec<&'a RawValue>, Trouble> {
-    let raw: &'a RawValue =
-        serde_json::from_str(data).map_err(|e| Trouble::malformed(format!("a message of a run: {e}")))?;
+    let raw: &'a RawValue = parse(data)?;
     // Whatever else it may be, it is passed on to those who want the run's own events.
     Ok(serde_json::from_str(raw.get()).unwrap_or_default())
 }
@@ -289,8 +286,14 @@ fn sum(a: Usage, b: Usage) -> Usage {
     }
 }
 
-/// The graph has failed: `{"error":…,"message":…}`, or words alone.
+/// The graph has failed: `{"error":…,"message":…}`, in which the error is the name of an exception, or words alone.
 fn trouble(data: &str) -> Trouble {
-    let message = "the upstream's run has failed";
-    Trouble::new(FailureReason::ErrorEvent, Code::UpstreamError, message, Again::Anybody, data)
+    #[derive(Deserialize)]
+    struct Failed {
+        message: String,
+    }
+    let trouble = error::of_event(data);
+    let Ok(Failed { message }) = serde_json::from_str(data) else { return trouble };
+    let Trouble { failure, reason, again, detail } = trouble;
+    Trouble::new(reason, failure.code, failure.message, again, format!("{detail}: {message}"))
 }

@@ -3,13 +3,16 @@
 
 mod anthropic;
 mod body;
+mod conversation;
 pub mod error;
 mod langgraph;
 mod ollama;
 mod openai;
 mod responses;
+#[cfg(test)]
+mod tests;
 
-use handoff_config::backend::{Api, Dialect};
+use handoff_config::backend::{Api, Dialect, OnDisconnect};
 use http::{HeaderMap, HeaderName, Method};
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -28,6 +31,8 @@ pub struct Question<'a> {
     pub request: &'a ChatRequest,
     /// The model to use: of the request, else of the backend, else the default one.
     pub model: &'a str,
+    /// What becomes of the answer when the client leaves.
+    pub on_disconnect: OnDisconnect,
 }
 
 /// One HTTP request. The key is added by whoever sends it, and so are `Host`, `Accept`, `User-Agent` and the
@@ -107,7 +112,7 @@ pub fn ask(api: &Api, question: Question<'_>) -> Result<Asking, Failure> {
     match &api.dialect {
         Dialect::OpenAi => openai::ask(question),
         Dialect::Responses => responses::ask(question),
-        Dialect::Anthropic(anthropic) => anthropic::ask(anthropic, question),
+        Dialect::Anthropic(anthropic) => anthropic::ask(anthropic, &api.base, question),
         Dialect::Ollama => ollama::ask(question),
         Dialect::LangGraph(langgraph) => langgraph::ask(langgraph, question),
     }

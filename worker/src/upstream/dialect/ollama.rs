@@ -9,15 +9,13 @@ mod tests;
 
 use std::borrow::Cow;
 
-use handoff_shared::metric::FailureReason;
 use serde::{Deserialize, Serialize};
 use serde_json::value::{RawValue, to_raw_value};
 
-use super::{Pass, Verdict};
+use super::{Pass, Verdict, error, parse};
 use crate::event::{Event, Usage};
-use crate::failure::Code;
 use crate::upstream::event_reader::RawEvent;
-use crate::upstream::trouble::{Again, Trouble};
+use crate::upstream::trouble::Trouble;
 
 pub(super) use ask::ask;
 
@@ -78,10 +76,9 @@ impl Decoder {
         event: &RawEvent<'_>,
         events: &mut Vec<Event>,
     ) -> Result<Verdict, Trouble> {
-        let line: Line<'_> = serde_json::from_str(&event.data)
-            .map_err(|e| Trouble::malformed(format!("a line of Ollama's: {e}")))?;
-        if let Some(error) = line.error {
-            return Err(trouble(error));
+        let line: Line<'_> = parse(&event.data)?;
+        if line.error.is_some() {
+            return Err(error::of_event(&event.data));
         }
         let before = events.len();
         if let Some(message) = line.message {
@@ -152,16 +149,4 @@ impl Decoder {
         debug_assert!(raw.is_ok(), "JSON of our own types");
         events.extend(raw.ok().map(Event::ToolCall));
     }
-}
-
-/// Words alone: what kind of error it is, they do not say.
-fn trouble(error: &RawValue) -> Trouble {
-    let text = serde_json::from_str(error.get()).unwrap_or_else(|_| error.get().to_owned());
-    Trouble::new(
-        FailureReason::ErrorEvent,
-        Code::UpstreamError,
-        "the upstream has failed",
-        Again::Anybody,
-        text,
-    )
 }

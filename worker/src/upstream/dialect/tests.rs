@@ -1,5 +1,6 @@
 //! What the tests of several dialects share.
 
+use handoff_config::backend::OnDisconnect;
 use serde_json::Value;
 
 use super::{Asking, Question};
@@ -11,7 +12,7 @@ pub(super) fn request(payload: Value) -> ChatRequest {
 }
 
 pub(super) fn question(request: &ChatRequest) -> Question<'_> {
-    Question { request, model: "m" }
+    Question { request, model: "m", on_disconnect: request.on_disconnect.unwrap_or(OnDisconnect::Cancel) }
 }
 
 pub(super) fn body(asking: &Asking) -> String {

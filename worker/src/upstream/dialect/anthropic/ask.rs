@@ -6,12 +6,13 @@
 use std::borrow::Cow;
 
 use handoff_config::backend::Anthropic;
-use http::Method;
+use http::{HeaderName, HeaderValue, Method};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::super::body::Body;
 use super::super::conversation::{self, Content, Piece, Turn};
-use super::super::object::{self, Object};
+use super::super::openai::must_ask_something;
 use super::super::{Asking, Call, Question};
 use crate::failure::Failure;
 
@@ -22,12 +23,12 @@ enum Message<'a> {
     /// As the site wrote it.
     Own(&'a RawValue),
     /// Translated.
-    Translated { role: Cow<'a, str>, content: Body<'a> },
+    Translated { role: Cow<'a, str>, content: Said<'a> },
 }
 
 #[derive(Serialize)]
 #[serde(untagged)]
-enum Body<'a> {
+enum Said<'a> {
     Text(Cow<'a, str>),
     Blocks(Vec<Block<'a>>),
 }
@@ -61,7 +62,7 @@ enum Translated<'a> {
     },
     ToolResult {
         tool_use_id: Cow<'a, str>,
-        content: Body<'a>,
+        content: Said<'a>,
     },
 }
 
@@ -77,7 +78,8 @@ pub(in super::super) fn ask(
     base: &str,
     question: Question<'_>,
 ) -> Result<Asking, Failure> {
-    let request = question.request;
+    let Question { request, model, .. } = question;
+    must_ask_something(request)?;
     let mut system = Vec::new();
     let mut messages = Vec::new();
     for turn in conversation::read(request)? {
@@ -89,33 +91,34 @@ pub(in super::super) fn ask(
             messages.push(translate(turn)?);
         }
     }
-    let mut body = Object::default();
-    body.set("model", &question.model);
-    body.set("max_tokens", &request.max_tokens.unwrap_or(config.max_tokens.get()));
-    body.set_some("system", join(system).as_ref());
-    body.set("messages", &messages);
-    body.set_some("temperature", request.temperature.as_ref());
-    body.merge(&object::entries("extra_body", request.extra_body.as_deref())?);
-    body.set("stream", &true);
+    let mut body = Body::new(request.extra_body.as_deref());
+    body.member("model", &model);
+    body.member("max_tokens", &request.max_tokens.unwrap_or(config.max_tokens.get()));
+    body.optional("system", join(system).as_ref());
+    body.member("messages", &messages);
+    body.fixed("stream", &true);
+    body.optional("temperature", request.temperature.as_ref());
 
-    let mut headers = object::headers(request);
-    object::add_header(&mut headers, "anthropic-version", Some(&config.version));
-    object::add_header(&mut headers, "anthropic-beta", config.beta.as_deref());
+    let own = [("anthropic-version", Some(&config.version)), ("anthropic-beta", config.beta.as_ref())];
+    let value = |text: &String| HeaderValue::from_str(text).ok();
+    let headers =
+        own.into_iter().filter_map(|(name, text)| Some((HeaderName::from_static(name), value(text?)?)));
     // Many write the base address with the version, as OpenAI has it.
     let path = if base.ends_with("/v1") { "/messages" } else { "/v1/messages" };
-    let call = Call { method: Method::POST, path: path.to_owned(), headers, body: body.into_text() };
+    let call =
+        Call { method: Method::POST, path: path.to_owned(), headers: headers.collect(), body: body.end() };
     Ok(Asking { before: None, call })
 }
 
 /// The system's words: a text, or blocks when there are several.
-fn join(mut system: Vec<Content<'_>>) -> Option<Body<'_>> {
+fn join(mut system: Vec<Content<'_>>) -> Option<Said<'_>> {
     if system.len() == 1
         && let Some(Content::Text(text)) = system.pop_if(|content| matches!(content, Content::Text(_)))
     {
-        return Some(Body::Text(text));
+        return Some(Said::Text(text));
     }
     let blocks: Vec<_> = system.into_iter().flat_map(blocks).collect();
-    (!blocks.is_empty()).then_some(Body::Blocks(blocks))
+    (!blocks.is_empty()).then_some(Said::Blocks(blocks))
 }
 
 /// A message of the user or the assistant; as it is, unless OpenAI's form must be translated.
@@ -129,7 +132,7 @@ fn translate(turn: Turn<'_>) -> Result<Message<'_>, Failure> {
     if turn.tool_calls.is_empty()
         && let Content::Text(text) = turn.content
     {
-        return Ok(Message::Translated { role: turn.role, content: Body::Text(text) });
+        return Ok(Message::Translated { role: turn.role, content: Said::Text(text) });
     }
     let mut uses = Vec::with_capacity(turn.tool_calls.len());
     for (number, call) in turn.tool_calls.iter().enumerate() {
@@ -141,7 +144,7 @@ fn translate(turn: Turn<'_>) -> Result<Message<'_>, Failure> {
     }
     let mut content = blocks(turn.content);
     content.append(&mut uses);
-    Ok(Message::Translated { role: turn.role, content: Body::Blocks(content) })
+    Ok(Message::Translated { role: turn.role, content: Said::Blocks(content) })
 }
 
 /// What a tool has answered is said by the user here. All answers to one message must stand in one message.
@@ -150,18 +153,18 @@ fn push_result<'a>(messages: &mut Vec<Message<'a>>, turn: Turn<'a>) -> Result<()
         return Err(turn.refuse(".tool_call_id", "there: it says which call is answered"));
     };
     let content = match turn.content {
-        Content::Text(text) => Body::Text(text),
-        content @ (Content::Nothing | Content::Pieces(_)) => Body::Blocks(blocks(content)),
+        Content::Text(text) => Said::Text(text),
+        content @ (Content::Nothing | Content::Pieces(_)) => Said::Blocks(blocks(content)),
     };
     let result = Block::Translated(Translated::ToolResult { tool_use_id, content });
     match messages.last_mut() {
-        Some(Message::Translated { content: Body::Blocks(results), .. })
+        Some(Message::Translated { content: Said::Blocks(results), .. })
             if matches!(results.last(), Some(Block::Translated(Translated::ToolResult { .. }))) =>
         {
             results.push(result);
         }
         Some(_) | None => {
-            messages.push(Message::Translated { role: "user".into(), content: Body::Blocks(vec![result]) });
+            messages.push(Message::Translated { role: "user".into(), content: Said::Blocks(vec![result]) });
         }
     }
     Ok(())

@@ -2,16 +2,17 @@
 //!
 //! What is sent is what the example daemon for the same Apache module sends.
 
-use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use handoff_config::backend::{LangGraph, OnDisconnect};
 use http::Method;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
-use serde::Serialize;
+use serde::ser::{Serialize, SerializeMap, Serializer};
 use serde_json::value::RawValue;
 
+use super::super::body::{Body, Members};
 use super::super::conversation::{self, Content, Piece, Turn};
-use super::super::object::{self, Object};
+use super::super::openai::{DataUrl, headers};
 use super::super::{Asking, Call, Question};
 use crate::failure::Failure;
 use crate::request::ChatRequest;
@@ -19,14 +20,14 @@ use crate::request::ChatRequest;
 /// All but RFC 3986's unreserved characters.
 const SEGMENT: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
-#[derive(Serialize)]
+#[derive(serde::Serialize)]
 #[serde(untagged)]
-enum Body<'a> {
-    Text(Cow<'a, str>),
+enum Said<'a> {
+    Text(&'a str),
     Parts(Vec<Part<'a>>),
 }
 
-#[derive(Serialize)]
+#[derive(serde::Serialize)]
 #[serde(untagged)]
 enum Part<'a> {
     /// As the site wrote it.
@@ -35,47 +36,42 @@ enum Part<'a> {
 }
 
 /// OpenAI's words, which LangChain understands for every model.
-#[derive(Serialize)]
+#[derive(serde::Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Translated<'a> {
-    Text { text: Cow<'a, str> },
+    Text { text: &'a str },
     ImageUrl { image_url: ImageUrl<'a> },
     File { file: File<'a> },
 }
 
-#[derive(Serialize)]
-struct ImageUrl<'a> {
-    url: Cow<'a, str>,
+#[derive(serde::Serialize)]
+#[serde(untagged)]
+enum ImageUrl<'a> {
+    Link { url: &'a str },
+    Here { url: DataUrl<'a> },
 }
 
-#[derive(Serialize)]
+#[derive(serde::Serialize)]
 struct File<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
-    filename: Option<Cow<'a, str>>,
-    file_data: String,
+    filename: Option<&'a str>,
+    file_data: DataUrl<'a>,
 }
 
 pub(in super::super) fn ask(config: &LangGraph, question: Question<'_>) -> Result<Asking, Failure> {
     let request = question.request;
     let options = &request.langgraph;
-    let mut messages = Vec::new();
-    for turn in conversation::read(request)? {
-        messages.push(message(turn)?);
-    }
-    let mut input = Object::default();
-    input.set("messages", &messages);
-    // A null among them is a value of the graph's.
-    input.merge(&object::entries("langgraph_input", options.input.as_deref())?);
+    let turns = conversation::read(request)?;
+    let own = options.input.as_deref().map(Members::of).unwrap_or_default();
 
-    let mut body = Object::default();
-    body.set("assistant_id", options.assistant_id.as_ref().unwrap_or(&config.assistant_id));
-    body.set("input", &input);
+    let mut body = Body::new(request.extra_body.as_deref());
+    body.member("assistant_id", options.assistant_id.as_ref().unwrap_or(&config.assistant_id));
+    body.member("input", &Input { messages: turns.into_iter().map(Message).collect(), own });
     let modes = if options.stream_mode.is_empty() { &config.stream_mode } else { &options.stream_mode };
-    body.set("stream_mode", modes);
-    body.set("stream_subgraphs", &false);
-    body.set("on_completion", &"delete");
-    body.set("on_disconnect", &on_disconnect(request));
-    body.merge(&object::entries("extra_body", request.extra_body.as_deref())?);
+    body.member("stream_mode", modes);
+    body.member("stream_subgraphs", &false);
+    body.member("on_completion", &"delete");
+    body.member("on_disconnect", &on_disconnect(question));
 
     let path = match &options.thread_id {
         Some(id) => format!("/threads/{}/runs/stream", utf8_percent_encode(id, SEGMENT)),
@@ -87,66 +83,90 @@ pub(in super::super) fn ask(config: &LangGraph, question: Question<'_>) -> Resul
 
 /// The thread may be there already.
 fn make_thread(request: &ChatRequest, id: &str) -> Call {
-    let mut body = Object::default();
-    body.set("thread_id", &id);
-    body.set("if_exists", &"do_nothing");
+    let mut body = Body::new(None);
+    body.member("thread_id", &id);
+    body.member("if_exists", &"do_nothing");
     post(request, "/threads".to_owned(), body)
 }
 
-fn post(request: &ChatRequest, path: String, body: Object) -> Call {
-    let mut headers = object::headers(request);
-    object::add_header(&mut headers, "x-test-pattern", request.test_pattern.as_deref());
-    Call { method: Method::POST, path, headers, body: body.into_text() }
+fn post(request: &ChatRequest, path: String, body: Body<'_>) -> Call {
+    Call { method: Method::POST, path, headers: headers(request), body: body.end() }
 }
 
 /// What the platform does when our connection ends before the run does.
-fn on_disconnect(request: &ChatRequest) -> &'static str {
-    match request.on_disconnect.unwrap_or(OnDisconnect::Cancel) {
+fn on_disconnect(question: Question<'_>) -> &'static str {
+    match question.on_disconnect {
         OnDisconnect::Cancel => "cancel",
         OnDisconnect::DrainUsage | OnDisconnect::Continue => "continue",
     }
 }
 
+/// The messages, and what the site puts beside them, in alphabetical order.
+struct Input<'a> {
+    messages: Vec<Message<'a>>,
+    own: Members<'a>,
+}
+
+impl Serialize for Input<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let own: BTreeMap<&str, &RawValue> = self.own.iter().collect();
+        let mut map = serializer.serialize_map(None)?;
+        if !own.contains_key("messages") {
+            map.serialize_entry("messages", &self.messages)?;
+        }
+        for (name, value) in own {
+            map.serialize_entry(name, value)?;
+        }
+        map.end()
+    }
+}
+
 /// The site's message with LangChain's word for who speaks; whatever else is in it stays.
-fn message(turn: Turn<'_>) -> Result<Object, Failure> {
-    let kind = match turn.role.as_ref() {
-        "user" => "human",
-        "assistant" => "ai",
-        other => other,
-    };
-    let mut message = Object::default();
-    message.set("type", &kind);
-    if turn.is_changed() {
-        message.set("content", &body(turn.content));
-    } else if let Some(json) = turn.json {
-        message.set("content", &"");
-        let mut own = object::entries("messages", Some(json))?;
-        own.retain(|key, value| !matches!(key.as_str(), "role" | "type") && value.get() != "null");
-        message.merge(&own);
-    }
-    Ok(message)
-}
+struct Message<'a>(Turn<'a>);
 
-fn body(content: Content<'_>) -> Body<'_> {
-    match content {
-        Content::Nothing => Body::Text("".into()),
-        Content::Text(text) => Body::Text(text),
-        Content::Pieces(pieces) => Body::Parts(pieces.into_iter().map(Part::from).collect()),
+impl Serialize for Message<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self(turn) = self;
+        let kind = match turn.role.as_ref() {
+            "user" => "human",
+            "assistant" => "ai",
+            other => other,
+        };
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("type", kind)?;
+        map.serialize_entry("content", &Said::from(&turn.content))?;
+        let more = turn.json.map(Members::of).unwrap_or_default();
+        for (name, value) in more.iter() {
+            if !matches!(name, "role" | "type" | "content") && value.get() != "null" {
+                map.serialize_entry(name, value)?;
+            }
+        }
+        map.end()
     }
 }
 
-impl<'a> From<Piece<'a>> for Part<'a> {
-    fn from(piece: Piece<'a>) -> Self {
-        let data_url = |mime: &str, base64: &str| format!("data:{mime};base64,{base64}");
+impl<'a> From<&'a Content<'a>> for Said<'a> {
+    fn from(content: &'a Content<'a>) -> Self {
+        match content {
+            Content::Nothing => Self::Text(""),
+            Content::Text(text) => Self::Text(text),
+            Content::Pieces(pieces) => Self::Parts(pieces.iter().map(Part::from).collect()),
+        }
+    }
+}
+
+impl<'a> From<&'a Piece<'a>> for Part<'a> {
+    fn from(piece: &'a Piece<'a>) -> Self {
         Self::Translated(match piece {
             Piece::Text { json: Some(json), .. } | Piece::Other(json) => return Self::Own(json),
             Piece::Text { text, json: None } => Translated::Text { text },
-            Piece::Link(url) => Translated::ImageUrl { image_url: ImageUrl { url } },
+            Piece::Link(url) => Translated::ImageUrl { image_url: ImageUrl::Link { url } },
             Piece::Image { mime, base64 } => {
-                Translated::ImageUrl { image_url: ImageUrl { url: data_url(&mime, &base64).into() } }
+                Translated::ImageUrl { image_url: ImageUrl::Here { url: DataUrl { mime, base64 } } }
             }
-            Piece::Document { mime, base64, name: filename } => {
-                Translated::File { file: File { filename, file_data: data_url(&mime, &base64) } }
+            Piece::Document { mime, base64, name } => {
+                let file = File { filename: name.as_deref(), file_data: DataUrl { mime, base64 } };
+                Translated::File { file }
             }
         })
     }

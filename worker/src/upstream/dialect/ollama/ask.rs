@@ -6,14 +6,16 @@
 use std::borrow::Cow;
 use std::collections::HashMap;
 
-use http::Method;
+use http::{HeaderMap, Method};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::super::body::Body;
 use super::super::conversation::{self, Content, Piece, Turn};
-use super::super::object::{self, Entries, Object};
+use super::super::openai::must_ask_something;
 use super::super::{Asking, Call, Question};
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
+use crate::request::ChatRequest;
 
 /// One message.
 #[derive(Serialize)]
@@ -52,7 +54,8 @@ struct Function {
 }
 
 pub(in super::super) fn ask(question: Question<'_>) -> Result<Asking, Failure> {
-    let request = question.request;
+    let Question { request, model, .. } = question;
+    must_ask_something(request)?;
     let turns = conversation::read(request)?;
     // Whom a tool's message answers, it says by an id; Ollama wants the tool's name.
     let calls = turns.iter().flat_map(|turn| &turn.tool_calls);
@@ -60,32 +63,27 @@ pub(in super::super) fn ask(question: Question<'_>) -> Result<Asking, Failure> {
         calls.map(|call| (call.id.clone().into_owned(), call.name().to_owned())).collect();
     let messages: Result<Vec<_>, Failure> = turns.into_iter().map(|turn| translate(turn, &names)).collect();
 
-    let mut options = Object::default();
-    options.set_some("temperature", request.temperature.as_ref());
-    options.set_some("num_predict", request.max_tokens.as_ref());
-    let mut extra = object::entries("extra_body", request.extra_body.as_deref())?;
-    merge_options(&mut options, &mut extra)?;
-
-    let mut body = Object::default();
-    body.set("model", &question.model);
-    body.set("messages", &messages?);
-    body.set_some("options", (!options.is_empty()).then_some(&options));
-    body.merge(&extra);
-    body.set("stream", &true);
-    let headers = object::headers(request);
-    let call = Call { method: Method::POST, path: "/api/chat".to_owned(), headers, body: body.into_text() };
-    Ok(Asking { before: None, call })
+    let mut body = Body::new(request.extra_body.as_deref());
+    body.member("model", &model);
+    body.member("messages", &messages?);
+    if let Some(options) = options(request, body.extra("options"))? {
+        body.merged("options", &options);
+    }
+    body.fixed("stream", &true);
+    let (path, headers) = ("/api/chat".to_owned(), HeaderMap::new());
+    Ok(Asking { before: None, call: Call { method: Method::POST, path, headers, body: body.end() } })
 }
 
-/// The site's own `options` stand beside ours, rather than in their place; a null removes all.
-fn merge_options(options: &mut Object, extra: &mut Entries<'_>) -> Result<(), Failure> {
-    let Some(own) = extra.remove("options") else { return Ok(()) };
-    if own.get() == "null" {
-        *options = Object::default();
-        return Ok(());
+/// The site's own `options` stand beside ours, rather than in their place. None: there are none.
+fn options(request: &ChatRequest, own: Option<&RawValue>) -> Result<Option<Box<RawValue>>, Failure> {
+    if own.is_some_and(|own| own.get() != "null" && !own.get().starts_with('{')) {
+        return Err(Failure::new(Code::BadHandoff, "extra_body.options: must be an object"));
     }
-    options.merge(&object::entries("extra_body.options", Some(own))?);
-    Ok(())
+    let mut options = Body::new(own);
+    options.optional("temperature", request.temperature.as_ref());
+    options.optional("num_predict", request.max_tokens.as_ref());
+    let text = String::from_utf8(options.end()).unwrap_or_default();
+    Ok(RawValue::from_string(text).ok().filter(|options| options.get() != "{}"))
 }
 
 /// As it is, unless it must be translated.

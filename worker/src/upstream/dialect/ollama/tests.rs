@@ -28,7 +28,7 @@ fn extra_body_wins_and_its_options_stand_beside_ours() {
     let extra = json!({"options": {"num_ctx": 4096, "temperature": 0}, "think": true, "keep_alive": "5m", "stream": false});
     assert_eq!(
         body_of(json!({"prompt": "hi", "temperature": 0.5, "max_tokens": 7, "extra_body": extra})),
-        r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"options":{"temperature":0,"num_predict":7,"num_ctx":4096},"keep_alive":"5m","stream":true,"think":true}"#
+        r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"options":{"temperature":0,"num_predict":7,"num_ctx":4096},"stream":true,"keep_alive":"5m","think":true}"#
     );
     assert_eq!(
         body_of(json!({"prompt": "hi", "temperature": 0.5, "extra_body": {"options": null}})),

@@ -11,7 +11,7 @@ use crate::upstream::dialect::body::{Body, Members};
 use crate::upstream::dialect::{Asking, Call, Question};
 
 pub(in super::super) fn ask(question: Question<'_>) -> Result<Asking, Failure> {
-    let Question { request, model } = question;
+    let Question { request, model, .. } = question;
     must_ask_something(request)?;
     let mut body = Body::new(request.extra_body.as_deref());
     body.member("model", &model);

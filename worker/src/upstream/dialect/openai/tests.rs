@@ -1,7 +1,8 @@
 use serde_json::value::RawValue;
 
 use crate::request::{ChatRequest, Part, parse};
-use crate::upstream::dialect::{Decoder, Pass, Question, Verdict, Wishes};
+use crate::upstream::dialect::tests::question;
+use crate::upstream::dialect::{Decoder, Pass, Verdict, Wishes};
 use crate::upstream::event_reader::RawEvent;
 use handoff_config::backend::Dialect;
 
@@ -10,7 +11,7 @@ fn request(json: &str) -> ChatRequest {
 }
 
 fn body_of(request: &ChatRequest) -> String {
-    let asking = super::ask(Question { request, model: "m" }).unwrap();
+    let asking = super::ask(question(request)).unwrap();
     assert!(asking.before.is_none());
     assert_eq!((asking.call.method.as_str(), asking.call.path.as_str()), ("POST", "/chat/completions"));
     let body = String::from_utf8(asking.call.body).unwrap();
@@ -111,14 +112,14 @@ fn parts_stand_for_the_content_of_the_last_user_message() {
 #[test]
 fn a_test_pattern_goes_out_as_a_header() {
     let request = request(r#"{"prompt":"hi","test_pattern":"abort:3"}"#);
-    let headers = super::ask(Question { request: &request, model: "m" }).unwrap().call.headers;
+    let headers = super::ask(question(&request)).unwrap().call.headers;
     assert_eq!((headers.len(), &headers["x-test-pattern"]), (1, &"abort:3".parse().unwrap()));
 }
 
 #[test]
 fn who_asks_nothing_is_told_so() {
     let request = request(r#"{"langgraph_input":{"a":1}}"#);
-    let failure = super::ask(Question { request: &request, model: "m" }).unwrap_err();
+    let failure = super::ask(question(&request)).unwrap_err();
     assert_eq!(failure.message, "prompt: this backend must have a prompt or messages");
 }
 

@@ -14,7 +14,7 @@ use crate::upstream::dialect::openai::{DataUrl, headers, must_ask_something};
 use crate::upstream::dialect::{Asking, Call, Question};
 
 pub(in super::super) fn ask(question: Question<'_>) -> Result<Asking, Failure> {
-    let Question { request, model } = question;
+    let Question { request, model, .. } = question;
     must_ask_something(request)?;
     let mut body = Body::new(request.extra_body.as_deref());
     body.member("model", &model);

@@ -2,7 +2,8 @@ use handoff_config::backend::Dialect;
 
 use crate::event::Event;
 use crate::request::{ChatRequest, Part, parse};
-use crate::upstream::dialect::{Decoder, Question, Wishes};
+use crate::upstream::dialect::tests::question;
+use crate::upstream::dialect::{Decoder, Wishes};
 use crate::upstream::event_reader::RawEvent;
 
 fn request(json: &str) -> ChatRequest {
@@ -10,7 +11,7 @@ fn request(json: &str) -> ChatRequest {
 }
 
 fn body_of(request: &ChatRequest) -> String {
-    let asking = super::ask(Question { request, model: "m" }).unwrap();
+    let asking = super::ask(question(request)).unwrap();
     assert!(asking.before.is_none());
     assert_eq!((asking.call.method.as_str(), asking.call.path.as_str()), ("POST", "/responses"));
     String::from_utf8(asking.call.body).unwrap()
