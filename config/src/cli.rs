@@ -80,6 +80,10 @@ pub struct WorkerCli {
     /// With --self-test: this attack alone
     #[arg(long, value_name = "ATTACK", hide = true)]
     pub only: Option<String>,
+
+    /// With --self-test: attack the files there; without it, another process is started for that
+    #[arg(long, value_name = "DIRECTORY", hide = true)]
+    pub playground: Option<PathBuf>,
 }
 
 /// How `handoffd-worker --self-test` tests.

@@ -14,6 +14,7 @@ use handoff_shared::fdpass;
 use handoff_shared::limits::START_TIMEOUT;
 use handoff_shared::log::Log;
 use handoff_shared::message::{Configure, ToWorker};
+use handoff_worker::sandbox::playground::Playground;
 use handoff_worker::sandbox::{self, Confined, self_test};
 use nix::sys::signal::{SigSet, Signal};
 use tokio::task::LocalSet;
@@ -87,10 +88,23 @@ fn test_sandbox(how: SelfTest, cli: &WorkerCli) -> ExitCode {
     let mut config = Config::default();
     config.workers.run_as = cli.user.zip(cli.group).map(|(uid, gid)| Identity { uid, gid });
     config.workers.sandbox = SandboxMode::BestEffort;
-    match self_test::run(how, &config, cli.only.as_deref(), &mut std::io::stdout()) {
+    let Some(playground) = cli.playground.as_deref() else { return test_apart() };
+    let what = (cli.only.as_deref(), playground);
+    match self_test::run(how, &mut config, what, &mut std::io::stdout()) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
         Err(error) => fail(EXIT_CONFIG, &error.to_string()),
+    }
+}
+
+/// In another process, which may do harm in a place of its own.
+fn test_apart() -> ExitCode {
+    let ended = Playground::make().and_then(|place| place.attack(std::env::args_os().skip(1)));
+    match ended {
+        Ok(status) => {
+            ExitCode::from(status.code().and_then(|code| code.try_into().ok()).unwrap_or(EXIT_SOFTWARE))
+        }
+        Err(error) => fail(EXIT_SOFTWARE, &format!("the self-test cannot begin: {error}")),
     }
 }
 

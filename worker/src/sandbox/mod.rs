@@ -11,6 +11,7 @@ mod files;
 mod identity;
 mod limits;
 mod name_service;
+pub mod playground;
 pub mod self_test;
 mod syscalls;
 #[cfg(test)]

@@ -12,6 +12,7 @@ use std::net::{TcpListener, UdpSocket};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::OpenOptionsExt;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::{self, Command};
 
 use handoff_config::Config;
@@ -25,6 +26,8 @@ use nix::sys::signal::kill;
 use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use nix::unistd::{Pid, Uid, getppid, setuid};
 use rustix::process::{PidfdFlags, pidfd_open};
+
+use super::playground;
 
 /// Why a test could not even begin.
 #[derive(Debug, thiserror::Error)]
@@ -45,16 +48,23 @@ pub enum SelfTestError {
     },
 }
 
-type Attack = (&'static str, fn(Pid) -> io::Result<()>);
+type Attack = (&'static str, fn(&Target) -> io::Result<()>);
 
-/// Confines this process and attacks. Returns whether every attack was blocked.
+/// What is attacked, besides this process and this host.
+struct Target {
+    parent: Pid,
+    playground: PathBuf,
+}
+
+/// Confines this process and attacks; the configuration's directory for attached files is that of the playground.
+/// Returns whether every attack was blocked.
 ///
 /// # Errors
 /// When it cannot be confined as asked.
 pub fn run(
     how: SelfTest,
-    config: &Config,
-    only: Option<&str>,
+    config: &mut Config,
+    (only, playground): (Option<&str>, &Path),
     out: &mut impl Write,
 ) -> Result<bool, SelfTestError> {
     let attacks: Vec<Attack> =
@@ -63,7 +73,8 @@ pub fn run(
         let all: Vec<&str> = ATTACKS.iter().map(|(name, _)| *name).collect();
         return Err(SelfTestError::Unknown { name: name.to_owned(), all: all.join(", ") });
     }
-    let parent = getppid();
+    let target = Target { parent: getppid(), playground: playground.to_owned() };
+    config.backends.files_directory = Some(playground::files(playground));
     if how == SelfTest::Confined {
         let confined = super::enter(config)?;
         writeln!(out, "sandbox  {}  landlock {}", confined.state.level, confined.state.landlock_abi)?;
@@ -73,7 +84,7 @@ pub fn run(
     }
     let mut are_all_blocked = true;
     for (name, attack) in attacks {
-        let verdict = verdict(attack(parent));
+        let verdict = verdict(attack(&target));
         are_all_blocked &= verdict.is_ok();
         let (Ok(verdict) | Err(verdict)) = verdict;
         writeln!(out, "{verdict:<15}  {name}")?;
@@ -94,14 +105,14 @@ fn verdict(result: io::Result<()>) -> Result<String, String> {
     }
 }
 
-/// Every attack, by name. Each is told who the parent is: a confined process cannot even ask.
+/// Every attack, by name. Each is told who the parent is, as a confined process cannot even ask.
 const ATTACKS: &[Attack] = &[
     ("write-a-file", |_| write_a_file()),
     ("empty-a-file", |_| empty_a_file()),
     ("read-shadow", |_| File::open("/etc/shadow").map(drop)),
     ("read-passwd", |_| File::open("/etc/passwd").map(drop)),
-    ("read-parents-environment", |parent| File::open(format!("/proc/{parent}/environ")).map(drop)),
-    ("list-parents-fds", |parent| fs::read_dir(format!("/proc/{parent}/fd")).map(drop)),
+    ("read-parents-environment", |target| File::open(format!("/proc/{}/environ", target.parent)).map(drop)),
+    ("list-parents-fds", |target| fs::read_dir(format!("/proc/{}/fd", target.parent)).map(drop)),
     ("list-run", |_| fs::read_dir("/run").map(drop)),
     // A program that does not exist: nothing is run, but only execve can find that out.
     ("exec", |_| Err(Command::new("/nonexistent/program").exec())),
@@ -109,10 +120,10 @@ const ATTACKS: &[Attack] = &[
     ("fork-by-clone3", |_| attempt(Forbidden::ForkByClone3)),
     ("run-a-program", |_| Command::new("/bin/true").status().map(drop)),
     // Signal 0: only asks whether we may.
-    ("kill-the-parent", |parent| Ok(kill(parent, None)?)),
+    ("kill-the-parent", |target| Ok(kill(target.parent, None)?)),
     ("ptrace", |_| attempt(Forbidden::Ptrace)),
-    ("open-the-parent", |parent| pidfd_of(parent).map(drop)),
-    ("parents-limits", |parent| attempt(Forbidden::LimitsOf(parent.as_raw()))),
+    ("open-the-parent", |target| pidfd_of(target.parent).map(drop)),
+    ("parents-limits", |target| attempt(Forbidden::LimitsOf(target.parent.as_raw()))),
     ("unix-datagram-socket", |_| open_socket(AddressFamily::Unix, SockType::Datagram, None)),
     ("unix-stream-socket", |_| open_socket(AddressFamily::Unix, SockType::Stream, None)),
     ("netlink-socket", |_| open_socket(AddressFamily::Netlink, SockType::Raw, None)),
@@ -132,7 +143,13 @@ const ATTACKS: &[Attack] = &[
     ("memfd", |_| Ok(memfd_create(c"self-test", MFdFlags::MFD_CLOEXEC).map(drop)?)),
     ("type-into-the-terminal", |_| attempt(Forbidden::TypeIntoTerminal)),
     ("steal-an-fd", |_| attempt(Forbidden::StealFd)),
-    ("read-memory-of-others", |parent| attempt(Forbidden::ReadMemoryOf(parent.as_raw()))),
+    ("read-memory-of-others", |target| attempt(Forbidden::ReadMemoryOf(target.parent.as_raw()))),
+    ("leave-the-attached-files-by-dots", |target| playground::leave_by_dots(&target.playground)),
+    ("leave-the-attached-files-by-a-link", |target| playground::leave_by_a_link(&target.playground)),
+    ("attach-a-file", |target| playground::write_a_new_one(&target.playground)),
+    ("change-an-attached-file", |target| playground::change_one(&target.playground)),
+    ("list-attached-files", |target| playground::list_them(&target.playground)),
+    ("remove-a-file-that-is-not-attached", |target| playground::remove_another(&target.playground)),
 ];
 
 fn write_a_file() -> io::Result<()> {
