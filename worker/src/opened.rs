@@ -74,14 +74,17 @@ impl Opened {
     /// # Errors
     /// When one of it is not there.
     pub fn open(backends: &Backends) -> Result<Self, OpenError> {
-        let files = backends.files_directory.as_ref().map(|path| directory("backend.files_directory", path));
+        let files = backends
+            .files_directory
+            .as_ref()
+            .map(|path| directory("backend.files_directory", path, Directory::open_to_read(path)));
         let mut opened = Self { files: files.transpose()?, ..Self::default() };
         for backend in &backends.all {
             if let Some(path) = &backend.record
                 && !opened.records.contains_key(path)
             {
                 let key = format!("backends.{}.record", backend.name);
-                opened.records.insert(path.clone(), directory(&key, path)?);
+                opened.records.insert(path.clone(), directory(&key, path, Directory::open(path))?);
             }
             if let Kind::Replay(replay) = &backend.kind {
                 opened.replays.insert(backend.name.clone(), recording(&backend.name, replay)?);
@@ -108,7 +111,7 @@ fn client_config(name: &str, api: &Api) -> Result<Arc<ClientConfig>, OpenError> 
         .map_err(|reason| OpenError::Tls { name: name.to_owned(), reason: Box::new(reason) })
 }
 
-fn directory(key: &str, path: &Path) -> Result<Arc<Directory>, OpenError> {
-    let opened = Directory::open(path).map(Arc::new);
-    opened.map_err(|reason| OpenError::Directory { key: key.to_owned(), path: path.to_owned(), reason })
+fn directory(key: &str, path: &Path, opened: io::Result<Directory>) -> Result<Arc<Directory>, OpenError> {
+    let failed = |reason| OpenError::Directory { key: key.to_owned(), path: path.to_owned(), reason };
+    opened.map(Arc::new).map_err(failed)
 }

@@ -57,6 +57,16 @@ impl Directory {
         Ok(Self { fd: open(path, flags, Mode::empty())?, path: path.to_owned() })
     }
 
+    /// Opens it to read files in, if this kernel can keep within it (openat2(2): Linux 5.6).
+    ///
+    /// # Errors
+    /// As of open(2) and openat2(2).
+    pub fn open_to_read(path: &Path) -> io::Result<Self> {
+        let directory = Self::open(path)?;
+        directory.beneath(Path::new("."), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
+        Ok(directory)
+    }
+
     /// A file's bytes, and which file it was. The path is relative to the directory, or absolute and beneath it.
     pub(super) fn read(&self, path: &str, bytes_max: usize) -> Result<(Vec<u8>, Found), ReadError> {
         let path = self.relative(path)?;
