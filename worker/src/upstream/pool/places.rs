@@ -18,7 +18,8 @@ use tokio::time::Instant;
 pub(super) const WAITING_MAX: usize = 10_000;
 /// A connection without requests is kept for so long.
 pub(super) const IDLE_MAX: Duration = Duration::from_secs(90);
-/// After a dial that failed while others work: no further dial for so long.
+/// After a dial that failed, or that led to a connection which ended without any use: no further dial for so long,
+/// where other connections work.
 pub(super) const REDIAL_PAUSE: Duration = Duration::from_secs(1);
 /// A server that has not said yet how many streams it takes is believed to take as many as on its other connections,
 /// for so long.
@@ -93,6 +94,8 @@ struct Connection {
     /// What the server allows; none: it has not said.
     limit: Option<usize>,
     used: usize,
+    /// It has had a request.
+    useful: bool,
     /// Of HTTP/1.1: its answer has ended, and it takes the next request in a moment.
     ending: bool,
     /// After a refusal: not more than these, until then.
@@ -191,6 +194,7 @@ impl Places {
             protocol,
             limit,
             used: 0,
+            useful: false,
             ending: false,
             refused: None,
             state: State::Open,
@@ -276,6 +280,9 @@ impl Places {
             && connection.state == State::Open
         {
             connection.state = State::Retired;
+            if !connection.useful {
+                self.no_dial_before = Some(now + REDIAL_PAUSE);
+            }
         }
         self.settle(now);
     }
@@ -294,6 +301,9 @@ impl Places {
     /// A connection has ended, for whatever reason. Whether the server had not even sent its settings.
     pub(super) fn closed(&mut self, now: Instant, id: ConnectionId) -> bool {
         let ended = self.connections.remove(&id);
+        if ended.as_ref().is_some_and(|connection| connection.state == State::Open && !connection.useful) {
+            self.no_dial_before = Some(now + REDIAL_PAUSE);
+        }
         self.settle(now);
         ended.is_some_and(|connection| connection.limit.is_none())
     }
@@ -352,6 +362,7 @@ impl Places {
         {
             if let Some(connection) = self.connections.get_mut(&id) {
                 connection.used += 1;
+                connection.useful = true;
             }
             self.actions.push_back(Action::Grant(ticket, id));
         }
@@ -404,7 +415,8 @@ impl Places {
 
     /// Dials that should be under way.
     fn dials_wanted(&self, now: Instant) -> usize {
-        if self.no_dial_before.is_some_and(|at| now < at) {
+        let any_open = self.connections.values().any(|connection| connection.state == State::Open);
+        if any_open && self.no_dial_before.is_some_and(|at| now < at) {
             return self.dialling.len();
         }
         match self.protocol {
