@@ -34,6 +34,8 @@ use super::stream::Stream;
 const TCP_KEEP_ALIVE: Duration = Duration::from_secs(60);
 /// What was found out about a server without TLS holds for so long.
 const PROBE_HOLDS: Duration = Duration::from_secs(600);
+/// Of two timers that are set together the one set to this much more is the later one.
+const TIMER_SLACK: Duration = Duration::from_millis(20);
 /// A Unix socket whose backlog is full says so at once (connect(2), EAGAIN): it is tried again.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(5);
 
@@ -118,9 +120,12 @@ impl Dialler {
         if !may_speak_http2 {
             return Ok((stream, Protocol::Http1));
         }
-        let known = self.probed.get().filter(|(_, until)| Instant::now() < *until);
-        if let Some((protocol, _)) = known {
-            return Ok((stream, protocol));
+        let now = Instant::now();
+        match self.probed.get() {
+            Some((protocol, until)) if now < until => return Ok((stream, protocol)),
+            // Those who dial meanwhile go by what was known.
+            Some((protocol, _)) => self.probed.set(Some((protocol, now + PROBE_HOLDS))),
+            None => {}
         }
         let protocol = if speaks_http2(stream).await { Protocol::Http2 } else { Protocol::Http1 };
         self.probed.set(Some((protocol, Instant::now() + PROBE_HOLDS)));
@@ -157,7 +162,11 @@ impl Dialler {
     }
 
     async fn tcp(&self, to: &Uri, patience: Patience) -> Result<Stream, DialError> {
-        let stream = in_time(patience.connect, self.tcp.clone().call(to.clone())).await?;
+        let mut tcp = self.tcp.clone();
+        // Divided among the addresses of a name, so that one that is dead leaves time for the next; a little more
+        // than allowed, so that it is always the same timeout that is reported.
+        tcp.set_connect_timeout(Some(patience.connect.saturating_add(TIMER_SLACK)));
+        let stream = in_time(patience.connect, tcp.call(to.clone())).await?;
         Ok(Stream::new(stream.into_inner()))
     }
 }

@@ -358,6 +358,9 @@ async fn dial(pool: Weak<Pool>, dialler: Rc<Dialler>, id: DialId) {
         Ok((stream, protocol)) => connection::open(stream, protocol, http2, Weak::clone(&pool)).await,
         Err(error) => Err(error),
     };
+    if result.is_err() {
+        dialler.forget();
+    }
     if let Some(pool) = pool.upgrade() {
         pool.dialled(id, result);
     }

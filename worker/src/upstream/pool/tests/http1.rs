@@ -217,3 +217,25 @@ fn a_connect_that_fails_fails_all_who_wait_for_it_and_the_next_request_dials_aga
         assert_eq!(answer(&pool, "/").await, "ok");
     });
 }
+
+#[test]
+fn a_server_that_does_not_accept_is_given_up_in_time() {
+    run(async {
+        let socket = tokio::net::TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = socket.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        // The kernel accepts some by itself, and then no more.
+        let connecting = || timeout(Duration::from_millis(100), tokio::net::TcpStream::connect(address));
+        let mut held = vec![];
+        while let Ok(stream) = connecting().await {
+            held.push(stream);
+        }
+        let patience = Patience { connect: Duration::from_millis(200), ..PATIENCE };
+        let since = Instant::now();
+        let error = pool(&format!("http://{address}"), &connection()).send(post("/"), patience).await;
+        let error = error.unwrap_err();
+        assert!(matches!(error, PoolError::ConnectTimeout(_)), "{error:?}");
+        assert!(since.elapsed() < Duration::from_secs(2));
+    });
+}

