@@ -55,16 +55,22 @@ pub struct Pool {
     places: RefCell<Places>,
     /// Places have changed: there may be something to do.
     changed: Rc<Notify>,
-    waiters: RefCell<HashMap<Ticket, oneshot::Sender<Result<Place, DialError>>>>,
+    waiters: RefCell<HashMap<Ticket, Waiter>>,
     handles: RefCell<HashMap<ConnectionId, Handle>>,
     dials: RefCell<HashMap<DialId, AbortHandle>>,
     dialler: Rc<Dialler>,
     http2: Cell<Http2Settings>,
     age_max: Duration,
-    /// Of the last request: connections are opened with it.
+    /// Of the last request: spare connections are opened with it.
     patience: Cell<Patience>,
     opened: Cell<u64>,
     performer: RefCell<Option<AbortHandle>>,
+}
+
+/// A request that waits for a place.
+struct Waiter {
+    sender: oneshot::Sender<Result<Place, DialError>>,
+    patience: Patience,
 }
 
 /// How many there are.
@@ -188,7 +194,7 @@ impl Pool {
         patience: Patience,
     ) -> Result<Place, PoolError> {
         let (sender, receiver) = oneshot::channel();
-        self.waiters.borrow_mut().insert(ticket, sender);
+        self.waiters.borrow_mut().insert(ticket, Waiter { sender, patience });
         self.changed.notify_one();
         let mut waiting = Waiting { pool: self, ticket, receiver };
         let queue = patience.queue.saturating_sub(asked.elapsed());
@@ -201,6 +207,18 @@ impl Pool {
             Ok(Ok(Err(error))) => Err(error.into()),
             Ok(Err(_)) | Err(_) => Err(PoolError::QueueTimeout(patience.queue)),
         }
+    }
+
+    /// How long a connection may take to be opened: as long as the most patient of those who wait for one.
+    fn dial_patience(&self) -> Patience {
+        let waiters = self.waiters.borrow();
+        let all = waiters.values().map(|waiter| waiter.patience);
+        let longest = |one: Patience, other: Patience| Patience {
+            connect: one.connect.max(other.connect),
+            tls: one.tls.max(other.tls),
+            ..one
+        };
+        all.reduce(longest).unwrap_or_else(|| self.patience.get())
     }
 
     /// Changes the places; what follows from it is done soon.
@@ -227,7 +245,7 @@ impl Pool {
                 match (waiter, handle) {
                     (Some(waiter), Some(handle)) => {
                         // Nobody there any more: the place is dropped, and so given back.
-                        let _ = waiter.send(Ok(Place::new(Rc::downgrade(self), id, handle)));
+                        let _ = waiter.sender.send(Ok(Place::new(Rc::downgrade(self), id, handle)));
                     }
                     // The connection has ended since.
                     (Some(waiter), None) => {
@@ -269,7 +287,7 @@ impl Pool {
                 let failed = self.decide(|places, now| places.dial_failed(now, dial));
                 let mut waiters = self.waiters.borrow_mut();
                 for waiter in failed.iter().filter_map(|ticket| waiters.remove(ticket)) {
-                    let _ = waiter.send(Err(error.clone()));
+                    let _ = waiter.sender.send(Err(error.clone()));
                 }
             }
         }
@@ -351,7 +369,7 @@ async fn perform(pool: Weak<Pool>, changed: Rc<Notify>) {
 }
 
 async fn dial(pool: Weak<Pool>, dialler: Rc<Dialler>, id: DialId) {
-    let Some((patience, http2)) = pool.upgrade().map(|pool| (pool.patience.get(), pool.http2.get())) else {
+    let Some((patience, http2)) = pool.upgrade().map(|pool| (pool.dial_patience(), pool.http2.get())) else {
         return;
     };
     let result = match dialler.dial(patience).await {
