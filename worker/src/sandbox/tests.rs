@@ -8,7 +8,6 @@ use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::path::PathBuf;
 use std::process::Command;
-use std::time::Instant;
 
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, OpenHow, openat2};
@@ -115,19 +114,10 @@ fn a_confined_worker_records_answers() {
         backend.record = Some(directory.clone());
         let backend = backend.clone();
         let confined = enter(&config).unwrap();
-        let recordings = Recordings::new(confined.opened.records);
+        let recordings = Recordings::new(confined.opened.records, false);
         let request = parse(br#"{"prompt":"hi"}"#).unwrap();
-        let about = About {
-            backend: &backend,
-            model: "m",
-            request: &request,
-            id: "r",
-            asked_at: Instant::now(),
-            status: 200,
-            content_type: None,
-            prompts: false,
-        };
-        recordings.begin(&about).unwrap().finish(End::Clean);
+        let about = About { backend: &backend, model: "m", request: &request, id: "r" };
+        recordings.slate(&about).unwrap().begin(200, None).unwrap().finish(End::Clean);
         // It ends when its thread has.
         drop(recordings);
         let old = directory.join("old");

@@ -24,6 +24,7 @@ use super::event_reader::{EventReader, Framing, RawEvent};
 use super::mock::Playing;
 use super::open::{self, Tag};
 use super::pool::{Body, Patience};
+use super::record::{About, End, Recorder, Slate};
 use super::replay::Playback;
 use super::trouble::{Again, Trouble};
 use super::watch::{Lapse, Watch};
@@ -70,7 +71,13 @@ pub(super) struct Attempt {
 
 enum Phase {
     Mock(Box<Playing>),
-    Opening { opening: Opening, remote: Rc<Remote>, tag: Rc<Tag>, event_bytes_max: usize },
+    Opening {
+        opening: Opening,
+        remote: Rc<Remote>,
+        tag: Rc<Tag>,
+        event_bytes_max: usize,
+        slate: Option<Slate>,
+    },
     Streaming(Box<Streaming>),
     Over,
 }
@@ -85,6 +92,7 @@ struct Streaming {
     scribe: Scribe,
     /// For the call that cancels it.
     remote: Option<(Rc<Remote>, Rc<Tag>)>,
+    recorder: Option<Recorder>,
 }
 
 /// Turns an upstream's events into ours.
@@ -130,6 +138,7 @@ impl Attempt {
                     scribe: Scribe::new(dialect, wishes, native),
                     bytes: Pieces::Recorded(Playback::new(Arc::clone(recording), *speed)),
                     remote: None,
+                    recorder: None,
                 }))
             }
             Source::Api(remote) => {
@@ -138,9 +147,11 @@ impl Attempt {
                 let asking = dialect::ask(&remote.api, Question { request, model, on_disconnect })
                     .map_err(|failure| Trouble::refused(&failure))?;
                 let patience = Patience::from(&timeouts);
+                let about = About { backend: config, model, request, id: &tag.request_id };
+                let slate = backend.recordings.slate(&about);
                 let opening = Box::pin(open::open(Rc::clone(remote), asking, Rc::clone(tag), patience));
                 let (remote, tag) = (Rc::clone(remote), Rc::clone(tag));
-                Phase::Opening { opening, remote, tag, event_bytes_max }
+                Phase::Opening { opening, remote, tag, event_bytes_max, slate }
             }
         };
         Ok(Self { phase, watch, native, wishes, timeouts })
@@ -173,14 +184,16 @@ impl Attempt {
                     let step = ready!(mock.poll_next(cx));
                     return Poll::Ready(self.mocked(step, events));
                 }
-                Phase::Opening { opening, remote, tag, event_bytes_max } => {
+                Phase::Opening { opening, remote, tag, event_bytes_max, slate } => {
                     let response = ready!(opening.as_mut().poll(cx))?;
                     let dialect = &remote.api.dialect;
+                    let recorder = slate.take().and_then(|slate| record(slate, &response));
                     let streaming = Streaming {
                         reader: EventReader::new(dialect::framing(dialect), *event_bytes_max),
                         scribe: Scribe::new(dialect, self.wishes, self.native),
                         bytes: Pieces::Http(response.into_body()),
                         remote: Some((Rc::clone(remote), Rc::clone(tag))),
+                        recorder,
                     };
                     self.watch.opened(Instant::now());
                     self.phase = Phase::Streaming(Box::new(streaming));
@@ -266,10 +279,14 @@ impl Streaming {
             match ready!(self.bytes.poll(cx)) {
                 Some(Ok(piece)) => {
                     watch.heard(Instant::now());
+                    if let Some(recorder) = &mut self.recorder {
+                        recorder.piece(&piece);
+                    }
                     self.reader.push(&piece);
                     let before = events.len();
                     let is_last = self.read(watch, events)?;
                     if is_last {
+                        self.recorded(End::Clean);
                         return Poll::Ready(Ok(Progress::Complete));
                     }
                     if events.len() > before {
@@ -278,6 +295,7 @@ impl Streaming {
                 }
                 end => {
                     let broken = end.and_then(Result::err);
+                    self.recorded(if broken.is_none() { End::Clean } else { End::Broken });
                     return Poll::Ready(self.ended(broken, watch, events));
                 }
             }
@@ -285,6 +303,12 @@ impl Streaming {
         // Others have their turn, and the watch is looked at.
         cx.waker().wake_by_ref();
         Poll::Pending
+    }
+
+    fn recorded(&mut self, end: End) {
+        if let Some(recorder) = self.recorder.take() {
+            recorder.finish(end);
+        }
     }
 
     /// All events that are whole. Whether the last one is among them.
@@ -376,6 +400,13 @@ impl Pieces {
             Self::Recorded(playback) => playback.poll_bytes(cx).map_err(|error| error.to_string()),
         }
     }
+}
+
+/// The answer is recorded from its head on.
+fn record(slate: Slate, response: &Response<Body>) -> Option<Recorder> {
+    let content_type =
+        response.headers().get(http::header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    slate.begin(response.status().as_u16(), content_type)
 }
 
 /// The end of a body whose answer is complete.

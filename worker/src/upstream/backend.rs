@@ -16,6 +16,7 @@ use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use super::again::{Left, Next, next};
 use super::dialect;
 use super::pool::Pool;
+use super::record::Recordings;
 use super::replay::Recording;
 use super::rest::{Insistence, NewRest, Rest, Resting};
 use super::trouble::Trouble;
@@ -29,6 +30,7 @@ const BUDGET_MAX: f64 = 10.0;
 pub(super) struct Backend {
     pub(super) config: Config,
     pub(super) source: Source,
+    pub(super) recordings: Rc<Recordings>,
     rest: RefCell<Rest>,
     budget: Cell<f64>,
     /// Of its address and key.
@@ -53,7 +55,11 @@ pub(super) struct Remote {
 }
 
 impl Backend {
-    pub(super) fn new(config: &Config, opened: &Opened) -> Result<Rc<Self>, OpenError> {
+    pub(super) fn new(
+        config: &Config,
+        opened: &Opened,
+        recordings: &Rc<Recordings>,
+    ) -> Result<Rc<Self>, OpenError> {
         let (source, account) = match &config.kind {
             Kind::Mock(mock) => (Source::Mock(mock.clone()), 0),
             Kind::Replay(replay) => {
@@ -69,6 +75,7 @@ impl Backend {
         Ok(Rc::new(Self {
             config: config.clone(),
             source,
+            recordings: Rc::clone(recordings),
             rest: RefCell::default(),
             budget: Cell::new(BUDGET_MAX),
             account,

@@ -41,6 +41,7 @@ use answer::{Choice, Question};
 use attempt::Native;
 use backend::{Backend, Source};
 use open::Tag;
+use record::Recordings;
 
 use crate::failure::{Code, Failure};
 use crate::opened::{OpenError, Opened};
@@ -64,8 +65,11 @@ impl Upstreams {
         reporter: &Rc<Reporter>,
     ) -> Result<Self, OpenError> {
         let all = config.backends.all.iter();
+        let recordings = Recordings::new(opened.records.clone(), config.logging.prompts);
         Ok(Self {
-            backends: all.map(|backend| Backend::new(backend, opened)).collect::<Result<_, _>>()?,
+            backends: all
+                .map(|backend| Backend::new(backend, opened, &recordings))
+                .collect::<Result<_, _>>()?,
             config: Rc::clone(config),
             counts: Rc::clone(counts),
             reporter: Rc::clone(reporter),

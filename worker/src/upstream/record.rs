@@ -42,6 +42,8 @@ const NAME_CHARS_MAX: usize = 64;
 #[derive(Debug)]
 pub struct Recordings {
     directories: BTreeMap<PathBuf, Arc<Directory>>,
+    /// Prompts may be in the log.
+    prompts: bool,
     /// Started with the first recording.
     writer: OnceCell<Option<Rc<Writer>>>,
     next: Cell<u64>,
@@ -58,14 +60,15 @@ pub struct About<'a> {
     pub request: &'a ChatRequest,
     /// The request's id, else the lease.
     pub id: &'a str,
-    /// When it was asked.
-    pub asked_at: Instant,
-    /// Of the response.
-    pub status: u16,
-    /// Of the response.
-    pub content_type: Option<&'a str>,
-    /// Prompts may be in the log.
-    pub prompts: bool,
+}
+
+/// An answer that is going to be recorded, if there is one.
+#[derive(Debug)]
+pub struct Slate {
+    recordings: Rc<Recordings>,
+    directory: Arc<Directory>,
+    head: Box<Head>,
+    asked_at: Instant,
 }
 
 /// One answer that is being recorded. Dropped without [`Recorder::finish`], it was abandoned.
@@ -94,37 +97,47 @@ struct Writer {
 }
 
 impl Recordings {
-    /// Into these directories, none yet.
+    /// Into these directories, none yet. `prompts`: they may be in the log, so in a recording too.
     #[must_use]
-    pub fn new(directories: BTreeMap<PathBuf, Arc<Directory>>) -> Self {
-        Self { directories, writer: OnceCell::new(), next: Cell::new(0) }
+    pub fn new(directories: BTreeMap<PathBuf, Arc<Directory>>, prompts: bool) -> Rc<Self> {
+        Rc::new(Self { directories, prompts, writer: OnceCell::new(), next: Cell::new(0) })
     }
 
-    /// Records an answer from here on. None: this backend's are not recorded, or the disk is too slow for another one.
-    pub fn begin(&self, about: &About<'_>) -> Option<Recorder> {
+    /// A question is asked now. None: this backend's answers are not recorded.
+    #[must_use]
+    pub fn slate(self: &Rc<Self>, about: &About<'_>) -> Option<Slate> {
         let Kind::Api(api) = &about.backend.kind else { return None };
         let directory = self.directories.get(about.backend.record.as_ref()?)?;
-        let writer = self.writer.get_or_init(Writer::start).as_ref()?;
-        let number = self.next.replace(self.next.get() + 1);
         let at_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let at_ms = u64::try_from(at_ms).unwrap_or_default();
-        let (backend, id) = (in_a_name(&about.backend.name), in_a_name(about.id));
-        let head = Head {
+        let head = Box::new(Head {
             handoffd_recording: VERSION,
             backend: about.backend.name.clone(),
             dialect: name_of(&api.dialect).to_owned(),
             model: about.model.to_owned(),
-            status: about.status,
-            content_type: about.content_type.map(str::to_owned),
-            at_ms,
-            request: summary(about),
-        };
-        let cost = head.request.prompt.as_ref().map_or(0, String::len);
+            status: 0,
+            content_type: None,
+            at_ms: u64::try_from(at_ms).unwrap_or_default(),
+            request: summary(about, self.prompts),
+        });
+        let directory = Arc::clone(directory);
+        Some(Slate { recordings: Rc::clone(self), directory, head, asked_at: Instant::now() })
+    }
+}
+
+impl Slate {
+    /// The answer begins, with this head. None: the disk is too slow for another one.
+    #[must_use]
+    pub fn begin(self, status: u16, content_type: Option<&str>) -> Option<Recorder> {
+        let Self { recordings, directory, mut head, asked_at } = self;
+        head.status = status;
+        head.content_type = content_type.map(str::to_owned);
+        let writer = recordings.writer.get_or_init(Writer::start).as_ref()?;
+        let number = recordings.next.replace(recordings.next.get() + 1);
+        let (backend, id) = (in_a_name(&head.backend), in_a_name(&head.request.id));
         // The process and the number: two workers may answer the same request at the same time.
-        let name = format!("{at_ms}-{backend}-{id}-{}.{number}.jsonl", std::process::id());
-        let begin = Note::Begin { number, directory: Arc::clone(directory), name, head: Box::new(head) };
-        let is_begun = writer.tell(begin, cost);
-        let asked_at = about.asked_at;
+        let name = format!("{}-{backend}-{id}-{}.{number}.jsonl", head.at_ms, std::process::id());
+        let cost = head.request.prompt.as_ref().map_or(0, String::len);
+        let is_begun = writer.tell(Note::Begin { number, directory, name, head }, cost);
         is_begun.then(|| Recorder { writer: Rc::clone(writer), number, asked_at, end: End::Abandoned })
     }
 }
@@ -257,7 +270,7 @@ fn piece(at: Duration, bytes: &Bytes) -> Line<'_> {
     }
 }
 
-fn summary(about: &About<'_>) -> Summary {
+fn summary(about: &About<'_>, prompts: bool) -> Summary {
     let prompt = about.request.last_user_text();
     Summary {
         id: about.id.to_owned(),
@@ -265,7 +278,7 @@ fn summary(about: &About<'_>) -> Summary {
         prompt_bytes: prompt.len(),
         max_tokens: about.request.max_tokens,
         temperature: about.request.temperature,
-        prompt: about.prompts.then(|| prompt.into_owned()),
+        prompt: prompts.then(|| prompt.into_owned()),
     }
 }
 

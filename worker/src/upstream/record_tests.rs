@@ -29,29 +29,25 @@ impl Studio {
         Self { directory, backend, request }
     }
 
-    fn recordings(&self) -> Recordings {
-        let path = self.directory.path();
-        let open = Arc::new(Directory::open(path).unwrap());
-        Recordings::new([(path.to_owned(), open)].into())
+    fn recordings(&self) -> Rc<Recordings> {
+        self.recordings_with(false)
     }
 
-    fn about(&self) -> About<'_> {
-        About {
-            backend: &self.backend,
-            model: "m",
-            request: &self.request,
-            id: "../r 1",
-            asked_at: Instant::now(),
-            status: 200,
-            content_type: Some("text/event-stream"),
-            prompts: false,
-        }
+    fn recordings_with(&self, prompts: bool) -> Rc<Recordings> {
+        let path = self.directory.path();
+        let open = Arc::new(Directory::open(path).unwrap());
+        Recordings::new([(path.to_owned(), open)].into(), prompts)
+    }
+
+    fn begin(&self, recordings: &Rc<Recordings>) -> Option<Recorder> {
+        let about = About { backend: &self.backend, model: "m", request: &self.request, id: "../r 1" };
+        recordings.slate(&about)?.begin(200, Some("text/event-stream"))
     }
 
     /// Records these pieces. The recordings' end waits for the thread.
     fn record(&self, pieces: &[Bytes], end: End) {
         let recordings = self.recordings();
-        let mut recorder = recordings.begin(&self.about()).unwrap();
+        let mut recorder = self.begin(&recordings).unwrap();
         for bytes in pieces {
             recorder.piece(bytes);
         }
@@ -100,8 +96,8 @@ fn a_recording_says_whose_answer_it_is_and_no_secret() {
     assert!(!text.contains("secret") && !text.contains("me\""), "{text}");
 
     let studio = Studio::new();
-    let recordings = studio.recordings();
-    drop(recordings.begin(&About { prompts: true, ..studio.about() }));
+    let recordings = studio.recordings_with(true);
+    drop(studio.begin(&recordings));
     drop(recordings);
     let text = fs::read_to_string(studio.only_file()).unwrap();
     assert!(text.contains("a secret question") && text.contains(r#""end":"abandoned"}"#), "{text}");
@@ -111,7 +107,7 @@ fn a_recording_says_whose_answer_it_is_and_no_secret() {
 fn a_file_has_its_name_when_it_is_complete() {
     let studio = Studio::new();
     let recordings = studio.recordings();
-    let mut recorder = recordings.begin(&studio.about()).unwrap();
+    let mut recorder = studio.begin(&recordings).unwrap();
     recorder.piece(&Bytes::from_static(b"a"));
     drop(recordings);
     let writer = Rc::clone(&recorder.writer);
@@ -131,11 +127,11 @@ fn a_file_has_its_name_when_it_is_complete() {
 fn a_slow_disk_cuts_the_recording_and_nothing_else() {
     let studio = Studio::new();
     let recordings = studio.recordings();
-    let mut recorder = recordings.begin(&studio.about()).unwrap();
+    let mut recorder = studio.begin(&recordings).unwrap();
     recorder.piece(&Bytes::from_static(b"a"));
     recorder.writer.waiting_bytes.fetch_add(WAITING_BYTES_MAX, Ordering::Relaxed);
     recorder.piece(&Bytes::from_static(b"lost"));
-    assert!(recordings.begin(&studio.about()).is_none());
+    assert!(studio.begin(&recordings).is_none());
     recorder.writer.waiting_bytes.fetch_sub(WAITING_BYTES_MAX, Ordering::Relaxed);
     recorder.piece(&Bytes::from_static(b"after a gap"));
     recorder.finish(End::Clean);
@@ -147,7 +143,7 @@ fn a_slow_disk_cuts_the_recording_and_nothing_else() {
 fn a_recording_ends_where_it_is_large_enough() {
     let studio = Studio::new();
     let recordings = studio.recordings();
-    let mut recorder = recordings.begin(&studio.about()).unwrap();
+    let mut recorder = studio.begin(&recordings).unwrap();
     // Twice as long in JSON.
     let piece = Bytes::from(vec![b'\n'; 4 << 20]);
     for _ in 0..9 {
@@ -168,7 +164,7 @@ fn a_directory_that_is_gone_costs_the_recording_alone() {
     let studio = Studio::new();
     let recordings = studio.recordings();
     fs::remove_dir(studio.directory.path()).unwrap();
-    let mut recorder = recordings.begin(&studio.about()).unwrap();
+    let mut recorder = studio.begin(&recordings).unwrap();
     recorder.piece(&Bytes::from_static(b"a"));
     recorder.finish(End::Clean);
     drop(recordings);
@@ -181,7 +177,7 @@ fn only_backends_that_want_it_are_recorded() {
     let mut studio = Studio::new();
     let recordings = studio.recordings();
     studio.backend.record = None;
-    assert!(recordings.begin(&studio.about()).is_none());
+    assert!(studio.begin(&recordings).is_none());
     assert!(recordings.writer.get().is_none(), "no thread is started for nothing");
 }
 
