@@ -4,6 +4,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
+use handoff_e2e::upstream::{Answer, Dialect, Protocol, Upstream, words};
 use handoff_e2e::{Daemon, Options, eventually};
 use serde_json::json;
 use tempfile::TempDir;
@@ -75,4 +76,29 @@ fn one_that_is_not_there_keeps_workers_from_starting_and_is_named() {
         (log.contains("backends.recorded.file: ") && log.contains(reason)).then_some(())
     });
     assert!(!daemon.is_ready());
+}
+
+#[test]
+fn what_a_confined_worker_records_is_the_same_answer_again() {
+    let llm = Upstream::start(Protocol::H1);
+    llm.script(Answer::openai());
+    let directory = tempfile::tempdir().unwrap();
+    let records = directory.path().join("answers");
+    fs::create_dir(&records).unwrap();
+    let backend = llm.backend_toml("llm", Dialect::OpenAi);
+    let toml =
+        format!("[workers]\ncount = 2\nsandbox = \"require\"\n{backend}record = \"{}\"\n", records.display());
+    let daemon = Daemon::start(&toml);
+    let recorded = daemon.hand_over(r#"{"prompt":"a secret","backend":"llm"}"#).response();
+    assert!(recorded.is_complete() && recorded.text() == words(10), "{recorded:?}");
+    let file = eventually("the recording is complete", || {
+        let files = fs::read_dir(&records).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
+        files.into_iter().find(|file| file.extension().is_some_and(|extension| extension == "jsonl"))
+    });
+    let text = fs::read_to_string(&file).unwrap();
+    assert!(!text.contains("secret") && text.contains(r#""end":"clean""#), "{text}");
+    fs::rename(file, directory.path().join("answer.jsonl")).unwrap();
+    let daemon = Daemon::start(&configuration(&directory, "0"));
+    let played = daemon.hand_over(QUESTION).response();
+    assert!(played.is_complete() && played.text() == recorded.text(), "{played:?}");
 }
