@@ -25,17 +25,17 @@ struct Site {
 
 impl Site {
     fn start() -> Self {
-        let above = tempfile::tempdir().unwrap();
-        fs::set_permissions(above.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let above = tempfile::tempdir().expect("a file system");
+        fs::set_permissions(above.path(), fs::Permissions::from_mode(0o755)).expect("a file system");
         let files = above.path().join("files");
-        fs::create_dir(&files).unwrap();
-        fs::write(above.path().join("secret"), "a secret").unwrap();
+        fs::create_dir(&files).expect("a file system");
+        fs::write(above.path().join("secret"), "a secret").expect("a file system");
         let mut run_as = String::new();
         if geteuid().is_root() {
             run_as = format!("user = {UID}\ngroup = {GID}\n");
-            chown(&files, None, Some(GID)).unwrap();
+            chown(&files, None, Some(GID)).expect("a file system");
         }
-        fs::set_permissions(&files, fs::Permissions::from_mode(0o2770)).unwrap();
+        fs::set_permissions(&files, fs::Permissions::from_mode(0o2770)).expect("a file system");
         let toml = format!(
             "[workers]\ncount = 2\nsandbox = \"require\"\n{run_as}[backend]\nfiles_directory = \"{}\"\n",
             files.display()
@@ -48,8 +48,8 @@ impl Site {
     }
 
     fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
-        fs::write(self.path(name), bytes).unwrap();
-        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o640)).unwrap();
+        fs::write(self.path(name), bytes).expect("a file system");
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o640)).expect("a file system");
     }
 
     fn is_removed(&self, name: &str) {
@@ -120,7 +120,7 @@ fn nothing_else_is_read_and_what_is_refused_stays() {
     let site = Site::start();
     site.write("a.txt", "words");
     site.write("b.bin", b"\xff\0");
-    symlink(site.above.path().join("secret"), site.path("link")).unwrap();
+    symlink(site.above.path().join("secret"), site.path("link")).expect("a file system");
     let secret = site.above.path().join("secret").display().to_string();
     for (path, allowed) in [
         ("../secret", "a file beneath the configured directory"),

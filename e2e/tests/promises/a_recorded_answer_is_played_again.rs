@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 /// Two words, half a second apart; `end` is how it ended.
 fn recording(end: &str) -> TempDir {
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().expect("a file system");
     let event = |delta: serde_json::Value, finish: Option<&str>| {
         let choice = json!({"index": 0, "delta": delta, "finish_reason": finish});
         format!("data: {}\n\n", json!({"id": "c", "object": "chat.completion.chunk", "choices": [choice]}))
@@ -27,7 +27,7 @@ fn recording(end: &str) -> TempDir {
         json!({"t_ms": 600, "end": end}),
     ];
     let text: Vec<String> = lines.iter().map(serde_json::Value::to_string).collect();
-    fs::write(directory.path().join("answer.jsonl"), text.join("\n")).unwrap();
+    fs::write(directory.path().join("answer.jsonl"), text.join("\n")).expect("a file system");
     directory
 }
 
@@ -68,7 +68,7 @@ fn one_that_broke_off_never_looks_whole() {
 fn one_that_is_not_there_keeps_workers_from_starting_and_is_named() {
     let directory = recording("clean");
     let toml = configuration(&directory, "1");
-    fs::write(directory.path().join("answer.jsonl"), "<html>").unwrap();
+    fs::write(directory.path().join("answer.jsonl"), "<html>").expect("a file system");
     let daemon = Daemon::with(&Options { toml, no_wait: true, ..Options::default() });
     eventually("the reason is in the log", || {
         let reason = "neither a recording of version 1 nor server-sent events";
@@ -82,9 +82,9 @@ fn one_that_is_not_there_keeps_workers_from_starting_and_is_named() {
 fn what_a_confined_worker_records_is_the_same_answer_again() {
     let llm = Upstream::start(Protocol::H1);
     llm.script(Answer::openai());
-    let directory = tempfile::tempdir().unwrap();
+    let directory = tempfile::tempdir().expect("a file system");
     let records = directory.path().join("answers");
-    fs::create_dir(&records).unwrap();
+    fs::create_dir(&records).expect("a file system");
     let backend = llm.backend_toml("llm", Dialect::OpenAi);
     let toml =
         format!("[workers]\ncount = 2\nsandbox = \"require\"\n{backend}record = \"{}\"\n", records.display());
@@ -95,9 +95,9 @@ fn what_a_confined_worker_records_is_the_same_answer_again() {
         let files = fs::read_dir(&records).ok()?.filter_map(|entry| Some(entry.ok()?.path()));
         files.into_iter().find(|file| file.extension().is_some_and(|extension| extension == "jsonl"))
     });
-    let text = fs::read_to_string(&file).unwrap();
+    let text = fs::read_to_string(&file).expect("a file system");
     assert!(!text.contains("secret") && text.contains(r#""end":"clean""#), "{text}");
-    fs::rename(file, directory.path().join("answer.jsonl")).unwrap();
+    fs::rename(file, directory.path().join("answer.jsonl")).expect("a file system");
     let daemon = Daemon::start(&configuration(&directory, "0"));
     let played = daemon.hand_over(QUESTION).response();
     assert!(played.is_complete() && played.text() == recorded.text(), "{played:?}");
