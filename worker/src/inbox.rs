@@ -102,6 +102,7 @@ pub async fn work(
         while reporter.flush() {
             writable(reporter).await;
         }
+        inbox.room.files.settled().await;
     };
     // A supervisor that does not read keeps nobody alive.
     let _ = timeout(LAST_WORDS, last_words).await;

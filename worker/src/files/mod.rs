@@ -35,6 +35,8 @@ const PAYLOAD_BYTES_MAX: usize = MEMFD_BYTES_MAX;
 const TOTAL_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Questions whose files are read at the same time: each takes a thread, and the memory for its files.
 const READERS_MAX: usize = 8;
+/// Questions whose files are waited for at a worker's end.
+const REMOVALS_MAX: usize = 65_536;
 /// For all files of a question, from its turn on or before it.
 const READ_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -46,6 +48,8 @@ pub type Refused = (Failure, Method);
 pub struct Files {
     directory: Option<Arc<Directory>>,
     readers: Arc<Semaphore>,
+    /// One is taken for each question whose files are being removed.
+    removals: Arc<Semaphore>,
 }
 
 /// Files that were read. Dropped without [`Claimed::remove`], they stay.
@@ -53,13 +57,21 @@ pub struct Files {
 pub struct Claimed {
     directory: Option<Arc<Directory>>,
     found: Vec<Found>,
+    removals: Option<Arc<Semaphore>>,
 }
 
 impl Files {
     /// Files beneath this directory; none: there are no files, only images in the payload itself.
     #[must_use]
     pub fn new(directory: Option<Arc<Directory>>) -> Self {
-        Self { directory, readers: Arc::new(Semaphore::new(READERS_MAX)) }
+        let [readers, removals] = [READERS_MAX, REMOVALS_MAX].map(|places| Arc::new(Semaphore::new(places)));
+        Self { directory, readers, removals }
+    }
+
+    /// Resolves when all files are removed that were to be: a runtime that ends forgets what has not begun.
+    pub async fn settled(&self) {
+        let all = u32::try_from(REMOVALS_MAX).unwrap_or(u32::MAX);
+        let _ = self.removals.acquire_many(all).await;
     }
 
     /// Reads what is attached: the payload file, then the files that it, or the payload, names.
@@ -82,7 +94,10 @@ impl Files {
             done.await
         };
         match timeout(READ_TIMEOUT, reading).await {
-            Ok(Ok(resolved)) => resolved,
+            Ok(Ok(resolved)) => resolved.map(|(request, claimed)| {
+                let removals = Some(Arc::clone(&self.removals));
+                (request, Claimed { removals, ..claimed })
+            }),
             Ok(Err(_)) | Err(_) => {
                 Err((Failure::new(Code::Overloaded, "the attached files could not be read in time"), method))
             }
@@ -96,7 +111,11 @@ impl Claimed {
         if self.found.is_empty() {
             return;
         }
-        drop(tokio::task::spawn_blocking(move || self.remove_now()));
+        let place = self.removals.as_ref().and_then(|places| Arc::clone(places).try_acquire_owned().ok());
+        drop(tokio::task::spawn_blocking(move || {
+            self.remove_now();
+            drop(place);
+        }));
     }
 
     fn remove_now(self) {
@@ -131,7 +150,7 @@ impl Reader {
             method = request.method;
         }
         self.attach(&mut request).map_err(|failure| (failure, method))?;
-        Ok((request, Claimed { directory: self.directory, found: self.found }))
+        Ok((request, Claimed { directory: self.directory, found: self.found, removals: None }))
     }
 
     fn payload(&mut self, file: PayloadFile, outer: ChatRequest) -> Result<ChatRequest, Failure> {

@@ -79,15 +79,13 @@ fn a_confined_worker_reads_attached_files_and_removes_them() {
         let confined = enter(&config).unwrap();
         let directory = confined.opened.files.clone().unwrap();
         let files = Files::new(confined.opened.files);
-        let runtime = runtime();
-        runtime.block_on(async {
+        runtime().block_on(async {
             let payload = br#"{"prompt":"{a}","attachments":{"a":"inner/a.txt"}}"#;
             let (request, claimed) = files.resolve(parse(payload).unwrap()).await.unwrap();
             assert_eq!(request.last_user_text(), "words");
             claimed.remove();
+            files.settled().await;
         });
-        // It ends when its threads have.
-        drop(runtime);
         let open = |path: &str, flags| openat2(&directory, path, OpenHow::new().flags(flags)).err();
         assert_eq!(open("../secret", OFlag::O_RDONLY), Some(Errno::EACCES));
         assert_eq!(open("link", OFlag::O_RDONLY), Some(Errno::EACCES));
