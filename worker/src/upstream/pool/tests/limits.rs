@@ -219,27 +219,6 @@ fn a_pool_that_is_dropped_closes_its_connections() {
 }
 
 #[test]
-fn a_request_with_little_patience_does_not_take_the_connection_from_others() {
-    run(async {
-        let (base, _) = tcp_server(|number, mut stream| async move {
-            // The first connection is the probe: it takes half a second.
-            match number {
-                1 => ended(&mut stream).await,
-                _ => serve_ok(stream).await,
-            }
-        })
-        .await;
-        let pool = pool(&base, &connection());
-        let patient = asking(&pool, "/");
-        let short = Duration::from_millis(20);
-        let hasty = Patience { connect: short, tls: short, queue: short, head: PATIENCE.head };
-        let error = pool.send(post("/"), hasty).await.unwrap_err();
-        assert!(matches!(error, PoolError::QueueTimeout(_)), "{error:?}");
-        assert_eq!(text(patient.await.unwrap().unwrap()).await.unwrap(), "ok");
-    });
-}
-
-#[test]
 fn the_end_of_the_process_with_requests_under_way_is_quiet() {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let tasks = LocalSet::new();

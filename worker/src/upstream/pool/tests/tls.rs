@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::OnceLock;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use handoff_config::backend::ClientCertificate;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
@@ -47,9 +48,11 @@ impl Ca {
         let key = KeyPair::generate().unwrap();
         let params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         let certificate = params.signed_by(&key, &self.issuer).unwrap();
+        static ISSUED: AtomicUsize = AtomicUsize::new(0);
+        let number = ISSUED.fetch_add(1, Ordering::Relaxed);
         let (certificate_file, key_file) = (
-            self.directory.path().join(format!("{name}.pem")),
-            self.directory.path().join(format!("{name}.key")),
+            self.directory.path().join(format!("{number}.pem")),
+            self.directory.path().join(format!("{number}.key")),
         );
         std::fs::write(&certificate_file, certificate.pem()).unwrap();
         std::fs::write(&key_file, key.serialize_pem()).unwrap();
@@ -195,6 +198,65 @@ fn a_server_that_accepts_and_says_nothing_fails_the_handshake_in_its_time() {
         let error = pool(&base, &trusting()).send(post("/"), patience).await.unwrap_err();
         assert!(matches!(error, PoolError::TlsTimeout(_)), "{error:?}");
     });
+}
+
+#[test]
+fn a_request_with_little_patience_does_not_take_the_connection_from_others() {
+    run(async {
+        let acceptor = ca().server("localhost", &["h2"], false);
+        let (base, accepted) = tcp_server(move |_, stream| {
+            let acceptor = acceptor.clone();
+            async move {
+                sleep(Duration::from_millis(300)).await;
+                if let Ok(stream) = acceptor.accept(stream).await {
+                    Wire::accept_with(stream, Some(100)).await.unwrap().serve_ok().await;
+                }
+            }
+        })
+        .await;
+        let pool = pool(&base.replace("http://127.0.0.1", "https://localhost"), &trusting());
+        let patient = asking(&pool, "/");
+        let short = Duration::from_millis(20);
+        let hasty = Patience { connect: PATIENCE.connect, tls: short, queue: short, head: short };
+        let asked = Rc::clone(&pool);
+        // Both ask before anything is dialled, the hasty one last.
+        let hasty = spawn_local(async move { asked.send(post("/"), hasty).await });
+        let error = hasty.await.unwrap().unwrap_err();
+        assert!(matches!(error, PoolError::HeadTimeout(_)), "{error:?}");
+        assert_eq!(text(patient.await.unwrap().unwrap()).await.unwrap(), "ok");
+        assert_eq!(accepted.get(), 1);
+    });
+}
+
+#[test]
+fn a_long_question_goes_out_and_its_place_is_free_again() {
+    run(async {
+        let (base, accepted) = h2_server(|_, stream| Box::pin(serve_long(stream))).await;
+        let pool = pool(&base, &trusting());
+        for _ in 0..3 {
+            let question = Full::new(Bytes::from(vec![b'q'; 3_000_000]));
+            let response = pool.send(post("/").map(|_| question), PATIENCE).await.unwrap();
+            assert_eq!(text(response).await.unwrap(), "3000000");
+        }
+        assert_eq!(accepted.get(), 1);
+    });
+}
+
+/// Says how long the question was.
+async fn serve_long(stream: ServerStream) {
+    let mut connection = h2::server::handshake(stream).await.unwrap();
+    while let Some(Ok((request, mut respond))) = connection.accept().await {
+        spawn_local(async move {
+            let (mut body, mut bytes) = (request.into_body(), 0);
+            while let Some(piece) = body.data().await {
+                let piece = piece.unwrap().len();
+                bytes += piece;
+                body.flow_control().release_capacity(piece).unwrap();
+            }
+            let mut sender = respond.send_response(Response::new(()), false).unwrap();
+            sender.send_data(Bytes::from(bytes.to_string()), true).unwrap();
+        });
+    }
 }
 
 #[test]

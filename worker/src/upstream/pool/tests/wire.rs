@@ -19,7 +19,9 @@ pub(super) const CALM: u32 = 11;
 
 /// The server's end of a connection, after the client's preface.
 pub(super) struct Wire<S = tokio::net::TcpStream> {
-    pub(super) stream: S,
+    stream: S,
+    /// What has come of the next frame: reading may be given up and begun again.
+    part: Vec<u8>,
 }
 
 #[derive(Clone, Debug)]
@@ -43,7 +45,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         let mut preface = [0; 24];
         stream.read_exact(&mut preface).await.ok()?;
         assert!(preface.starts_with(b"PRI * HTTP/2.0"), "{}", preface.escape_ascii());
-        Some(Self { stream })
+        Some(Self { stream, part: vec![] })
     }
 
     /// With settings: how many streams.
@@ -86,11 +88,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
     /// The next frame; settings and pings are answered. None: the end.
     pub(super) async fn frame(&mut self) -> Option<Frame> {
         loop {
-            let mut head = [0; 9];
-            self.stream.read_exact(&mut head).await.ok()?;
-            let length = u32::from_be_bytes([0, head[0], head[1], head[2]]);
-            let mut payload = vec![0; length as usize];
-            self.stream.read_exact(&mut payload).await.ok()?;
+            self.fill(9).await?;
+            let length = u32::from_be_bytes([0, self.part[0], self.part[1], self.part[2]]) as usize;
+            self.fill(9 + length).await?;
+            let head = self.part.drain(..9).collect::<Vec<_>>();
+            let payload = self.part.drain(..length).collect();
             let stream = u32::from_be_bytes(head[5..].try_into().unwrap());
             match (head[3], head[4]) {
                 (SETTINGS, 0) => self.send(SETTINGS, ACK, 0, &[]).await,
@@ -98,6 +100,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
                 (kind, flags) => return Some(Frame { kind, flags, stream, payload }),
             }
         }
+    }
+
+    async fn fill(&mut self, bytes: usize) -> Option<()> {
+        while self.part.len() < bytes {
+            if self.stream.read_buf(&mut self.part).await.ok()? == 0 {
+                return None;
+            }
+        }
+        Some(())
     }
 
     /// The next request that is whole: its stream. None: the end.
