@@ -57,23 +57,43 @@ pub enum TlsError {
     Provider(#[source] rustls::Error),
 }
 
+/// What is done where TLS needs the system's certificates and there are none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WithoutRoots {
+    /// It is an error.
+    Refuse,
+    /// Every handshake fails. For backends that are there by themselves: a site that uses another one needs no
+    /// certificates for them.
+    TrustNobody,
+}
+
 const CA_FILE: &str = "ca_file";
 const CERTIFICATE: &str = "client_certificate";
 const KEY: &str = "client_key";
 
 /// What TLS connections to the origin of `base`, or to its proxy, begin with. The system's certificates are read once
-/// a process, and only for who needs them. Sessions are resumed.
+/// a process, and only for who needs them. Sessions are resumed. `without_roots`: what becomes of it on a host that has none.
 ///
 /// # Errors
 /// A named file is missing or not what it should be; this host has no certificates, and TLS needs some.
-pub fn client_config(base: &Uri, connection: &Connection) -> Result<Arc<ClientConfig>, TlsError> {
+pub fn client_config(
+    base: &Uri,
+    connection: &Connection,
+    without_roots: WithoutRoots,
+) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
     let builder = builder.with_safe_default_protocol_versions().map_err(TlsError::Provider)?;
     let builder = if connection.insecure_ssl {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
     } else {
-        builder.with_root_certificates(roots(base, connection)?)
+        let roots = match roots(base, connection) {
+            Err(TlsError::NoRoots(_)) if without_roots == WithoutRoots::TrustNobody => {
+                Arc::new(RootCertStore::empty())
+            }
+            roots => roots?,
+        };
+        builder.with_root_certificates(roots)
     };
     let mut config = match &connection.client_certificate {
         None => builder.with_no_client_auth(),

@@ -48,6 +48,8 @@ pub fn of_status(status: StatusCode, headers: &HeaderMap, body: &[u8], now: Syst
     trouble.again = match (headers.get("x-should-retry").map(http::HeaderValue::as_bytes), trouble.again) {
         (Some(b"true"), Again::Elsewhere | Again::Nobody) => Again::Anybody,
         (Some(b"false"), Again::Anybody) => Again::Elsewhere,
+        // What this one does not have, most often the model, another one may.
+        (_, Again::Nobody) if status == StatusCode::NOT_FOUND => Again::Elsewhere,
         (_, again) => again,
     };
     trouble.after(retry_after(status, headers, now))

@@ -97,7 +97,7 @@ fn a_status_says_who_may_be_asked_again() {
         (401, Auth, Code::UpstreamAuth, Again::Elsewhere),
         (402, Auth, Code::UpstreamAuth, Again::Elsewhere),
         (403, Auth, Code::UpstreamAuth, Again::Elsewhere),
-        (404, Rejected, Code::InvalidRequest, Again::Nobody),
+        (404, Rejected, Code::InvalidRequest, Again::Elsewhere),
         (408, Server, Code::UpstreamError, Again::Anybody),
         (409, Server, Code::UpstreamError, Again::Anybody),
         (413, Rejected, Code::InvalidRequest, Again::Nobody),

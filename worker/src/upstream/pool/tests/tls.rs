@@ -286,7 +286,11 @@ fn files_that_are_not_what_they_should_be_are_named() {
     let empty = directory.path().join("empty.pem");
     std::fs::write(&empty, "no certificate").unwrap();
     for file in [empty, directory.path().join("missing.pem")] {
-        let error = client_config(&base, &Connection { ca_file: Some(file.clone()), ..connection() });
+        let error = client_config(
+            &base,
+            &Connection { ca_file: Some(file.clone()), ..connection() },
+            WithoutRoots::Refuse,
+        );
         let error = error.unwrap_err().to_string();
         assert!(error.starts_with("ca_file: ") && error.contains(file.to_str().unwrap()), "{error}");
     }
