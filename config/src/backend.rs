@@ -7,6 +7,9 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+/// OpenAI's own address.
+pub(crate) const OPENAI_BASE: &str = "https://api.openai.com/v1";
+
 /// All backends, and who answers whom.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Backends {
@@ -266,6 +269,19 @@ impl Backends {
         self.all.iter().find(|backend| backend.name == name)
     }
 
+    /// This backend is there by itself: nobody has set it up, and nobody is sent to it. It can do nothing: OpenAI
+    /// answers nobody without a key.
+    #[must_use]
+    pub fn is_unused(&self, backend: &Backend) -> bool {
+        let Kind::Api(api) = &backend.kind else { return false };
+        let is_plain = backend.name == "openai" && api.base == OPENAI_BASE;
+        let is_plain =
+            is_plain && api.key.is_none() && api.headers.is_empty() && api.connection.socket.is_none();
+        let named = [&self.default].into_iter().chain(self.models.iter().map(|route| &route.backend));
+        let named = named.chain(self.all.iter().flat_map(|backend| &backend.fallbacks));
+        is_plain && !named.into_iter().any(|name| *name == backend.name)
+    }
+
     /// The name of the backend that a model belongs to.
     #[must_use]
     pub fn of_model(&self, model: &str) -> &str {
@@ -289,7 +305,23 @@ fn fits(pattern: &str, name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::fits;
+    use super::*;
+
+    #[test]
+    fn a_backend_that_nobody_has_set_up_is_unused() {
+        let unused = |backends: &Backends| backends.find("openai").is_some_and(|it| backends.is_unused(it));
+        let mut backends = crate::Config::default().backends;
+        assert!(unused(&backends));
+        let route = ModelRoute { pattern: "gpt-*".to_owned(), backend: "openai".to_owned() };
+        assert!(!unused(&Backends { models: vec![route], ..backends.clone() }));
+        assert!(!unused(&Backends { default: "openai".to_owned(), ..backends.clone() }));
+        for backend in &mut backends.all {
+            if let Kind::Api(api) = &mut backend.kind {
+                api.key = Some(Secret::new("sk-1".to_owned()));
+            }
+        }
+        assert!(!unused(&backends));
+    }
 
     #[test]
     fn a_star_stands_for_anything() {

@@ -14,7 +14,7 @@ use rustls::ClientConfig;
 
 use crate::files::Directory;
 use crate::upstream::replay::{Recording, ReplayError};
-use crate::upstream::tls::{self, TlsError, WithoutRoots};
+use crate::upstream::tls::{self, TlsError, Trust};
 
 /// What is open for the whole life of a worker.
 #[derive(Clone, Debug, Default)]
@@ -90,11 +90,8 @@ impl Opened {
                 opened.replays.insert(backend.name.clone(), recording(&backend.name, replay)?);
             }
             if let Kind::Api(api) = &backend.kind {
-                let without_roots = match backend.name == backends.default || api.key.is_some() {
-                    true => WithoutRoots::Refuse,
-                    false => WithoutRoots::TrustNobody,
-                };
-                opened.tls.insert(backend.name.clone(), client_config(&backend.name, api, without_roots)?);
+                let trust = if backends.is_unused(backend) { Trust::Nobody } else { Trust::Configured };
+                opened.tls.insert(backend.name.clone(), client_config(&backend.name, api, trust)?);
             }
         }
         Ok(opened)
@@ -109,9 +106,9 @@ fn recording(name: &str, replay: &Replay) -> Result<Arc<Recording>, OpenError> {
     })
 }
 
-fn client_config(name: &str, api: &Api, without_roots: WithoutRoots) -> Result<Arc<ClientConfig>, OpenError> {
+fn client_config(name: &str, api: &Api, trust: Trust) -> Result<Arc<ClientConfig>, OpenError> {
     let base = api.base.parse().map_err(|_| OpenError::Address { name: name.to_owned() })?;
-    tls::client_config(&base, &api.connection, without_roots)
+    tls::client_config(&base, &api.connection, trust)
         .map_err(|reason| OpenError::Tls { name: name.to_owned(), reason: Box::new(reason) })
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::section::Section;
 use super::{api, langgraph, section, timeout};
-use crate::backend::{Backend, Backends, Dialect, Kind, Mock, ModelRoute, Replay, Timeouts};
+use crate::backend::{Backend, Backends, Dialect, Kind, Mock, ModelRoute, OPENAI_BASE, Replay, Timeouts};
 use crate::reader::Reader;
 use crate::settings::Value;
 use crate::{Client, Server, allowed};
@@ -20,7 +20,6 @@ const BACKENDS_MAX: usize = 256;
 const PATTERN_BYTES_MAX: usize = 256;
 
 const MODELS: &str = "backend.models";
-const OPENAI: &str = "https://api.openai.com/v1";
 const ANTHROPIC: &str = "https://api.anthropic.com";
 const OLLAMA: &str = "http://127.0.0.1:11434";
 
@@ -125,7 +124,8 @@ fn legacy_openai(reader: &mut Reader<'_>, timeouts: Timeouts) -> Option<Found> {
     let section = Section::legacy("backend.openai");
     // Of no effect: windows that follow the bandwidth let one client that does not read stop all others.
     reader.value("backend.openai.http2.adaptive_window", true, allowed::flag);
-    let kind = api::api(reader, &section, Dialect::OpenAi, Some(OPENAI)).map(|api| Kind::Api(Box::new(api)));
+    let kind =
+        api::api(reader, &section, Dialect::OpenAi, Some(OPENAI_BASE)).map(|api| Kind::Api(Box::new(api)));
     let backend = section::backend(reader, &section, "openai", kind, timeouts)?;
     Some(Found { section: Some(section), backends: vec![backend] })
 }
@@ -161,7 +161,7 @@ fn named(reader: &mut Reader<'_>, name: &str, timeouts: Timeouts) -> Option<Foun
     let value = match kind {
         Some(kind) => value_of(reader, &section, kind),
         // What most kinds have is checked all the same: all problems are told at once.
-        None => api::api(reader, &section, Dialect::OpenAi, Some(OPENAI)).and(None),
+        None => api::api(reader, &section, Dialect::OpenAi, Some(OPENAI_BASE)).and(None),
     };
     let backend = section::backend(reader, &section, name, value, timeouts);
     let mut backends: Vec<Backend> = backend.into_iter().collect();
@@ -188,8 +188,8 @@ fn value_of(reader: &mut Reader<'_>, section: &Section, kind: KindName) -> Optio
     let (dialect, base) = match kind {
         KindName::Mock => return Some(Kind::Mock(mock(reader, section))),
         KindName::Replay => return replay(reader, section).map(Kind::Replay),
-        KindName::OpenAi => (Some(Dialect::OpenAi), Some(OPENAI)),
-        KindName::Responses => (Some(Dialect::Responses), Some(OPENAI)),
+        KindName::OpenAi => (Some(Dialect::OpenAi), Some(OPENAI_BASE)),
+        KindName::Responses => (Some(Dialect::Responses), Some(OPENAI_BASE)),
         KindName::Ollama => (Some(Dialect::Ollama), Some(OLLAMA)),
         KindName::Anthropic => (Some(Dialect::Anthropic(api::anthropic(reader, section))), Some(ANTHROPIC)),
         KindName::LangGraph => (langgraph::langgraph(reader, section).map(Dialect::LangGraph), None),

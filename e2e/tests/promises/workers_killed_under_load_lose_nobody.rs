@@ -78,7 +78,8 @@ fn nobody_waits_in_vain_while_two_workers_are_killed_fifty_times_a_second() {
     let (mut crowd, mut kills) = (Crowd::default(), 0_usize);
     let began_at = Instant::now();
     let mut next_kill_at = began_at;
-    while began_at.elapsed() < Duration::from_secs(5) {
+    // On a busy machine it takes longer until that many are dead.
+    while began_at.elapsed() < Duration::from_secs(5) || (kills <= 100 && began_at.elapsed() < PATIENCE) {
         crowd.join(daemon.hand_over(r#"{"prompt":"x","mock":{"length":5,"token_delay_ms":1}}"#));
         if Instant::now() >= next_kill_at {
             next_kill_at = Instant::now() + Duration::from_millis(20);

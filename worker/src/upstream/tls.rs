@@ -57,14 +57,14 @@ pub enum TlsError {
     Provider(#[source] rustls::Error),
 }
 
-/// What is done where TLS needs the system's certificates and there are none.
+/// Whose certificates are accepted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum WithoutRoots {
-    /// It is an error.
-    Refuse,
-    /// Every handshake fails. For backends that are there by themselves: a site that uses another one needs no
-    /// certificates for them.
-    TrustNobody,
+pub enum Trust {
+    /// As configured, else the system's.
+    Configured,
+    /// Nobody's: for a backend that is there by itself. A site that uses another one needs no certificates for it, and
+    /// its workers do not spend their first milliseconds on reading them.
+    Nobody,
 }
 
 const CA_FILE: &str = "ca_file";
@@ -72,14 +72,14 @@ const CERTIFICATE: &str = "client_certificate";
 const KEY: &str = "client_key";
 
 /// What TLS connections to the origin of `base`, or to its proxy, begin with. The system's certificates are read once
-/// a process, and only for who needs them. Sessions are resumed. `without_roots`: what becomes of it on a host that has none.
+/// a process, and only for who needs them. Sessions are resumed.
 ///
 /// # Errors
 /// A named file is missing or not what it should be; this host has no certificates, and TLS needs some.
 pub fn client_config(
     base: &Uri,
     connection: &Connection,
-    without_roots: WithoutRoots,
+    trust: Trust,
 ) -> Result<Arc<ClientConfig>, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider));
@@ -87,11 +87,9 @@ pub fn client_config(
     let builder = if connection.insecure_ssl {
         builder.dangerous().with_custom_certificate_verifier(Arc::new(Anybody(provider)))
     } else {
-        let roots = match roots(base, connection) {
-            Err(TlsError::NoRoots(_)) if without_roots == WithoutRoots::TrustNobody => {
-                Arc::new(RootCertStore::empty())
-            }
-            roots => roots?,
+        let roots = match trust {
+            Trust::Configured => roots(base, connection)?,
+            Trust::Nobody => Arc::new(RootCertStore::empty()),
         };
         builder.with_root_certificates(roots)
     };

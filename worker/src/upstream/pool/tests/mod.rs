@@ -26,7 +26,7 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::{Body, BodyError, Patience, Pool, PoolError};
-use crate::upstream::tls::{WithoutRoots, client_config};
+use crate::upstream::tls::{Trust, client_config};
 
 /// Everything happens within this time, or the test fails.
 const LONG: Duration = Duration::from_secs(20);
@@ -71,7 +71,7 @@ fn connections_max(connections: u16) -> Connection {
 
 fn pool(base: &str, connection: &Connection) -> Rc<Pool> {
     let base = base.parse().unwrap();
-    let tls = client_config(&base, connection, WithoutRoots::Refuse).unwrap();
+    let tls = client_config(&base, connection, Trust::Configured).unwrap();
     Pool::new(&base, connection, tls)
 }
 

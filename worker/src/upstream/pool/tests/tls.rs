@@ -289,7 +289,7 @@ fn files_that_are_not_what_they_should_be_are_named() {
         let error = client_config(
             &base,
             &Connection { ca_file: Some(file.clone()), ..connection() },
-            WithoutRoots::Refuse,
+            Trust::Configured,
         );
         let error = error.unwrap_err().to_string();
         assert!(error.starts_with("ca_file: ") && error.contains(file.to_str().unwrap()), "{error}");
