@@ -159,7 +159,7 @@ pub struct Connection {
     pub keep_alive_timeout: Duration,
     /// Streams on one HTTP/2 connection at most, if the server allows as many.
     pub streams_max: NonZeroU32,
-    /// Connections of one worker at most.
+    /// HTTP/2 connections of one worker at most; over HTTP/1.1 `streams_max` times as many.
     pub connections_max: NonZeroU16,
     /// Idle HTTP/1.1 connections kept by one worker.
     pub idle_max: u32,

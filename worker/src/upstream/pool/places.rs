@@ -53,7 +53,7 @@ pub(super) enum Protocol {
 pub(super) struct Limits {
     /// Streams on one HTTP/2 connection; at least 1.
     pub(super) streams_max: usize,
-    /// Connections; at least 1.
+    /// HTTP/2 connections; at least 1. See [`Places::connections_max`].
     pub(super) connections_max: usize,
     /// HTTP/1.1 connections without a request.
     pub(super) idle_max: usize,
@@ -310,7 +310,7 @@ impl Places {
 
     /// Time has passed.
     pub(super) fn tick(&mut self, now: Instant) {
-        let room = (2 * self.limits.connections_max).saturating_sub(self.connections.len());
+        let room = (2 * self.connections_max()).saturating_sub(self.connections.len());
         let aged = |connection: &&mut Connection| {
             connection.state == State::Open
                 && connection.protocol == Protocol::Http2
@@ -349,6 +349,14 @@ impl Places {
         self.waiting.len()
     }
 
+    /// Over HTTP/1.1, where each request has a connection to itself, as many as would be requests over HTTP/2.
+    fn connections_max(&self) -> usize {
+        match self.protocol {
+            Some(Protocol::Http1) => self.limits.connections_max.saturating_mul(self.limits.streams_max),
+            Some(Protocol::Http2) | None => self.limits.connections_max,
+        }
+    }
+
     fn id(&mut self) -> u64 {
         self.next_id += 1;
         self.next_id
@@ -367,8 +375,8 @@ impl Places {
             self.actions.push_back(Action::Grant(ticket, id));
         }
         let open = self.connections.values().filter(|connection| connection.state == State::Open).count();
-        let room = self.limits.connections_max.saturating_sub(open);
-        let room = room.min((2 * self.limits.connections_max).saturating_sub(self.connections.len()));
+        let room = self.connections_max().saturating_sub(open);
+        let room = room.min((2 * self.connections_max()).saturating_sub(self.connections.len()));
         let wanted = self.dials_wanted(now).min(room);
         while self.dialling.len() < wanted {
             let dial = DialId(self.id());

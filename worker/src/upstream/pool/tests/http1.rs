@@ -157,7 +157,8 @@ fn each_clean_end_is_clean_and_each_cut_is_an_error() {
 fn no_more_connections_than_allowed_and_those_who_wait_come_in_turn() {
     run(async {
         let (base, accepted) = tcp_server(|_, stream| serve_ok(stream)).await;
-        let pool = pool(&base, &Connection { http2: false, ..connections_max(3) });
+        let pool =
+            pool(&base, &Connection { http2: false, streams_max: NonZeroU32::MIN, ..connections_max(3) });
         let asked = (0..40).map(|_| asking(&pool, "/")).collect::<Vec<_>>();
         for asked in asked {
             assert_eq!(text(asked.await.unwrap().unwrap()).await.unwrap(), "ok");

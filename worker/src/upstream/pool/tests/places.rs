@@ -177,7 +177,11 @@ impl World {
                 Action::Dial(dial) => {
                     self.dialling.insert(dial);
                     let all = self.dialling.len() + self.connections.len();
-                    assert!(all <= 2 * self.limits.connections_max, "{all} connections");
+                    let each = match self.protocol {
+                        Protocol::Http1 => self.limits.streams_max,
+                        Protocol::Http2 => 1,
+                    };
+                    assert!(all <= 2 * each * self.limits.connections_max, "{all} connections");
                 }
                 Action::Abort(dial) => assert!(self.dialling.remove(&dial)),
                 // It is gone with the next event.
