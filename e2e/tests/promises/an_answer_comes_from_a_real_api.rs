@@ -6,7 +6,7 @@ use nix::unistd::geteuid;
 use serde_json::json;
 
 /// Confined workers, as another user where we may.
-fn confined(backends: &str) -> Daemon {
+pub(crate) fn confined(backends: &str) -> Daemon {
     let run_as = if geteuid().is_root() { "user = 61234\ngroup = 61235\n" } else { "" };
     Daemon::start(&format!("[workers]\ncount = 2\nsandbox = \"require\"\n{run_as}\n{backends}"))
 }
