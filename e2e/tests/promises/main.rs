@@ -23,6 +23,7 @@ mod a_question_brings_its_files;
 mod a_recorded_answer_is_played_again;
 mod a_reload_can_be_waited_for;
 mod a_reload_cuts_no_stream;
+mod a_request_chooses_its_backend;
 mod a_sandbox_that_cannot_be_had_is_said;
 mod a_session_is_one_line_in_the_log;
 mod a_storm_of_handoffs_is_answered;

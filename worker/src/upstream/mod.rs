@@ -138,21 +138,28 @@ impl Upstreams {
             (None, Some(model)) => backends.of_model(model),
             (None, None) => &backends.default,
         };
-        let chosen = match &request.profile {
-            Some(profile) => format!("{chosen}/{profile}"),
-            None => chosen.to_owned(),
+        let Some(backend) = self.find(chosen) else {
+            let names = self.backends.iter().map(|backend| backend.config.name.as_str());
+            return Err(unknown("backend: no such backend", names));
         };
-        let Some(backend) = self.find(&chosen) else {
-            let names: Vec<&str> = self.backends.iter().map(|backend| backend.config.name.as_str()).collect();
-            let key = if request.profile.is_some() { "profile" } else { "backend" };
-            let message = format!("{key}: no such backend; allowed: {}", names.join(", "));
-            return Err(Failure::new(Code::BadHandoff, message));
+        let backend = match &request.profile {
+            Some(profile) => self.profile(chosen, profile)?,
+            None => backend,
         };
         if request.format == Format::Raw && matches!(backend.config.kind, Kind::Mock(_)) {
             let message = "format: raw needs a backend whose bytes can be passed on";
             return Err(Failure::new(Code::BadHandoff, message));
         }
         Ok(backend)
+    }
+
+    /// A backend's profile is a backend of its own.
+    fn profile(&self, of: &str, profile: &str) -> Result<&Rc<Backend>, Failure> {
+        self.find(&format!("{of}/{profile}")).ok_or_else(|| {
+            let names = self.backends.iter().map(|backend| backend.config.name.as_str());
+            let profiles = names.filter_map(|name| name.strip_prefix(of)?.strip_prefix('/'));
+            unknown(&format!("profile: no such profile of the backend {of}"), profiles)
+        })
     }
 
     /// A fallback is asked for its own model, where it has one: it need not know the first one's.
@@ -167,4 +174,11 @@ impl Upstreams {
         let model = model.unwrap_or(&self.config.backends.default_model).clone();
         Choice { backend: Rc::clone(backend), model, native }
     }
+}
+
+/// A name that is none, and those that are.
+fn unknown<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Failure {
+    let names = names.collect::<Vec<_>>().join(", ");
+    let allowed = if names.is_empty() { "none" } else { &names };
+    Failure::new(Code::BadHandoff, format!("{what}; allowed: {allowed}"))
 }
