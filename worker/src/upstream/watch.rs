@@ -82,7 +82,9 @@ impl Watch {
 
     /// A meaningful event has come.
     pub(super) fn content(&mut self, now: Instant) {
-        self.content_at = Some(now);
+        if self.content_at.replace(now).is_none() {
+            self.ring_now();
+        }
     }
 
     /// A meaningful event has come before.
@@ -171,6 +173,18 @@ mod tests {
         watch.content(now + 18 * SECOND);
         watch.heard(now + 25 * SECOND);
         assert_eq!(watch.next(), (now + 26 * SECOND, Lapse::Content));
+    }
+
+    #[tokio::test]
+    async fn an_impatience_that_begins_with_the_first_content_is_felt_in_time() {
+        let now = Instant::now();
+        let minute = Duration::from_secs(60);
+        let idle_content = Duration::from_millis(20);
+        let mut watch = Watch::new(Limits { first_content: minute, idle: minute, idle_content }, now);
+        watch.opened(now);
+        watch.content(now);
+        let lapse = tokio::time::timeout(5 * SECOND, std::future::poll_fn(|cx| watch.poll(cx)));
+        assert_eq!(lapse.await, Ok(Lapse::Content));
     }
 
     #[tokio::test]
