@@ -19,6 +19,7 @@ mod a_handoff_is_tried_again_a_bounded_number_of_times;
 mod a_hung_worker_is_fenced_and_replaced;
 mod a_journal_that_fails_stops_nobody;
 mod a_poison_costs_one_worker_and_is_named;
+mod a_noisy_upstream_fills_no_memory;
 mod a_question_brings_its_files;
 mod a_recorded_answer_is_played_again;
 mod a_reload_can_be_waited_for;

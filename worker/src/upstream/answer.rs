@@ -28,7 +28,7 @@ use crate::failure::{Code, Failure};
 use crate::report::Reporter;
 use crate::request::ChatRequest;
 
-/// Bytes of events without meaning that are held back, before an answer counts as begun by them.
+/// Memory for events without meaning that are held back, in bytes, before an answer counts as begun by them.
 const HELD_BYTES_MAX: usize = 4 * 1024 * 1024;
 /// Bytes of text in one token, where nobody has counted.
 const BYTES_PER_TOKEN: u64 = 4;
@@ -274,6 +274,7 @@ impl Answer {
                 | Event::ToolCall(_)
                 | Event::Finish { .. } => {}
             }
+            self.held_bytes += size_of::<Event>();
         }
         let begins = self.ready.iter().skip(before).any(Event::is_meaningful);
         if !self.has_begun && (begins || self.held_bytes > HELD_BYTES_MAX) {
