@@ -35,6 +35,7 @@ mod a_worker_that_breaks_the_protocol_is_replaced;
 mod a_worker_trusts_no_stranger;
 mod an_answer_comes_from_a_real_api;
 mod an_envelope_comes_before_the_payload;
+mod an_answer_is_counted_once;
 mod an_operator_can_ask_what_goes_on;
 mod an_operator_gives_orders;
 mod an_upgrade_changes_the_binary_and_nothing_else;

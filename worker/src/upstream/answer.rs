@@ -151,7 +151,7 @@ impl Answer {
     }
 
     /// It has taken longer than allowed altogether.
-    pub(crate) fn too_long(&self) {
+    pub(crate) fn too_long(&mut self) {
         self.count(|counts| {
             counts.failed(FailureReason::TotalTimeout);
             counts.errors += 1;
@@ -162,6 +162,8 @@ impl Answer {
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Event, Failure>>> {
         loop {
             if (self.has_begun || matches!(self.state, State::Over))
+        // It has failed, and so was not cancelled for want of a client.
+        self.finish();
                 && let Some(event) = self.ready.pop_front()
             {
                 return Poll::Ready(Some(Ok(event)));
