@@ -72,3 +72,4 @@ mod what_is_passed_on_is_whole_events;
 mod workers_are_confined;
 mod workers_are_recycled_without_cutting_streams;
 mod workers_killed_under_load_lose_nobody;
+mod what_nobody_waits_for_is_asked_of_nobody;

@@ -244,6 +244,8 @@ impl<'a> Stream<'a> {
     async fn read_on(&mut self) {
         let limit = match self.upstream.on_disconnect() {
             OnDisconnect::Cancel => return,
+            // What was not begun, or has failed, need not be paid for.
+            OnDisconnect::DrainUsage if !self.upstream.ask_no_more() => return,
             OnDisconnect::DrainUsage => Some(DRAIN_USAGE_MAX),
             OnDisconnect::Continue => None,
         };

@@ -47,7 +47,7 @@ pub(crate) struct Answer {
     ready: VecDeque<Event>,
     /// Bytes among them that have no meaning yet.
     held_bytes: usize,
-    /// Something that means something has gone out: from here on there is no other attempt.
+    /// Something that means something has gone out, or nobody waits for it: from here on there is no other attempt.
     has_begun: bool,
     asked_at: Instant,
     tokens: Tokens,
@@ -148,6 +148,12 @@ impl Answer {
         let configured =
             self.choice().map_or(OnDisconnect::Cancel, |choice| choice.backend.config.on_disconnect);
         self.question.request.on_disconnect.map_or(configured, |asked| asked.min(configured))
+    }
+
+    /// Nobody waits for it any more: the attempt that runs is the last one. Whether there is one.
+    pub(crate) fn ask_no_more(&mut self) -> bool {
+        self.has_begun = true;
+        matches!(self.state, State::Asking(_))
     }
 
     /// It has taken longer than allowed altogether.

@@ -200,7 +200,8 @@ impl Attempt {
                 }
                 Phase::Streaming(streaming) => {
                     let progress = ready!(streaming.poll(cx, &mut self.watch, events));
-                    if !matches!(progress, Ok(Progress::Events)) {
+                    // One that broke stays as it is: dropping it tells the upstream.
+                    if matches!(progress, Ok(Progress::Complete)) {
                         self.end();
                     }
                     return Poll::Ready(progress);
