@@ -65,6 +65,8 @@ pub struct Wishes {
     pub usage: bool,
     /// The answer goes on without us (Responses' `background`).
     pub background: bool,
+    /// Answers to the same question that the site wants (Chat Completions' `n`); 0: it has not said, so one.
+    pub choices: u32,
 }
 
 /// What one event is.
@@ -192,7 +194,9 @@ impl Wishes {
         let extra = request.extra_body.as_deref().map(Members::of).unwrap_or_default();
         let options = extra.get("stream_options").map(Members::of).unwrap_or_default();
         let background = extra.get("background");
+        let choices = extra.get("n").and_then(|n| n.get().parse().ok());
         Self {
+            choices: choices.unwrap_or_default(),
             usage: options.get("include_usage").is_some(),
             background: background.is_some_and(|background| background.get() == "true"),
         }

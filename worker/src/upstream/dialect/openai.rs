@@ -23,7 +23,7 @@ const DONE: &str = "[DONE]";
 #[derive(Debug)]
 pub struct Decoder {
     site_wants_usage: bool,
-    /// One bit for each choice that was seen, and for each that has ended. OpenAI has at most 128 of them.
+    /// One bit for each choice that was asked for or seen, and for each that has ended. OpenAI has at most 128 of them.
     seen: u128,
     ended: u128,
     /// Choice 0's end was told.
@@ -38,7 +38,12 @@ pub(super) fn is_done(event: &RawEvent<'_>) -> bool {
 
 impl Decoder {
     pub(super) fn new(wishes: Wishes) -> Self {
-        Self { site_wants_usage: wishes.usage, seen: 0, ended: 0, is_finished: false, is_done: false }
+        // A choice of which nothing has come yet has not ended.
+        let seen = match wishes.choices {
+            0 | 1 => 0,
+            choices => 1u128.checked_shl(choices).map_or(u128::MAX, |bit| bit - 1),
+        };
+        Self { site_wants_usage: wishes.usage, seen, ended: 0, is_finished: false, is_done: false }
     }
 
     pub(super) fn decode(

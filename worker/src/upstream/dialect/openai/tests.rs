@@ -155,3 +155,17 @@ fn choices_beyond_all_bounds_do_no_harm() {
         decode(&request, &format!(r#"{{"choices":[{{"index":{index},"delta":{{}}}}]}}"#));
     }
 }
+
+#[test]
+fn an_answer_is_whole_when_all_choices_that_were_asked_for_have_ended() {
+    let wishes = Wishes::of(&request(r#"{"prompt":"hi","extra_body":{"n":2}}"#));
+    let mut decoder = Decoder::new(&Dialect::OpenAi, wishes);
+    let mut is_answered_after_end_of = |index| {
+        let data = format!(r#"{{"choices":[{{"index":{index},"delta":{{}},"finish_reason":"stop"}}]}}"#);
+        let event = RawEvent { name: None, data: data.into(), raw: b"" };
+        decoder.decode(&event, &mut Vec::new()).unwrap();
+        decoder.is_answered()
+    };
+    assert!(!is_answered_after_end_of(0), "of the second one nothing has come yet");
+    assert!(is_answered_after_end_of(1));
+}
