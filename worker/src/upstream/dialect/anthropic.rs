@@ -20,6 +20,9 @@ use crate::upstream::trouble::Trouble;
 
 pub(super) use ask::ask;
 
+/// Calls whose arguments are being written, at most; there is never more than one, so far.
+const OPEN_CALLS_MAX: usize = 16;
+
 /// Reads one answer.
 #[derive(Debug, Default)]
 pub struct Decoder {
@@ -161,6 +164,9 @@ impl Decoder {
         let head = Function { name: Some(name), arguments: "" };
         push_call(events, &Call { index, id: Some(id), r#type: Some("function"), function: head });
         self.open_calls.retain(|call| call.block != number);
+        if self.open_calls.len() == OPEN_CALLS_MAX {
+            self.open_calls.remove(0);
+        }
         self.open_calls.push(OpenCall { block: number, index, input: block.input.map(RawValue::to_owned) });
     }
 

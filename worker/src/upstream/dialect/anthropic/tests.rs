@@ -3,6 +3,7 @@ use serde_json::{Value, json};
 
 use super::super::Asking;
 use super::super::tests::{body, header, question, refusal, request};
+use crate::upstream::event_reader::RawEvent;
 
 fn config() -> Anthropic {
     let max_tokens = std::num::NonZeroU32::new(4096).unwrap();
@@ -167,4 +168,17 @@ fn what_is_attached_stands_for_the_last_user_messages_content() {
             {"role": "assistant", "content": "so"},
         ])
     );
+}
+
+#[test]
+fn calls_that_never_end_fill_no_memory() {
+    let mut decoder = super::Decoder::default();
+    for index in 0..1000 {
+        let block = json!({"type": "tool_use", "id": "t", "name": "f", "input": {"a": index}});
+        let data = json!({"type": "content_block_start", "index": index, "content_block": block});
+        let event = RawEvent { name: None, data: data.to_string().into(), raw: b"" };
+        decoder.decode(&event, &mut Vec::new()).unwrap();
+    }
+    assert_eq!(decoder.open_calls.len(), super::OPEN_CALLS_MAX);
+    assert_eq!(decoder.open_calls.last().map(|call| call.index), Some(999));
 }
