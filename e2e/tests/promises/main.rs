@@ -60,6 +60,7 @@ mod the_control_socket_is_the_operators_alone;
 mod the_documented_examples_are_true;
 mod the_metrics_are_the_documented_ones;
 mod the_mock_api_of_todays_sites_is_understood;
+mod the_end_of_a_connection_is_no_end_of_an_answer;
 mod the_monitoring_knows_what_exists;
 mod the_sandbox_tests_itself;
 mod the_site_shapes_the_head;

@@ -341,7 +341,9 @@ impl Streaming {
         }
         match broken {
             _ if self.scribe.decoder.is_answered() => Ok(Progress::Complete),
-            None if self.scribe.decoder.ends_with_body() => Ok(Progress::Complete),
+            None if self.scribe.decoder.ends_with_body() && self.bytes.has_known_end() => {
+                Ok(Progress::Complete)
+            }
             None => Err(Trouble::incomplete("the body ended without the answer's end")),
             Some(error) => Err(Trouble::incomplete(format!("the body broke off: {error}"))),
         }
@@ -399,6 +401,14 @@ impl Pieces {
         match self {
             Self::Http(body) => body.poll_bytes(cx).map_err(|error| error.to_string()),
             Self::Recorded(playback) => playback.poll_bytes(cx).map_err(|error| error.to_string()),
+        }
+    }
+
+    /// Its end is not only that of a connection, which breaks like that too.
+    fn has_known_end(&self) -> bool {
+        match self {
+            Self::Http(body) => body.has_known_end(),
+            Self::Recorded(_) => true,
         }
     }
 }

@@ -17,11 +17,13 @@ pub struct Body {
     incoming: Incoming,
     /// None: the end has come.
     place: Option<Place>,
+    has_known_end: bool,
 }
 
 impl Body {
-    pub(super) fn new(incoming: Incoming, place: Place) -> Self {
-        let mut body = Self { incoming, place: Some(place) };
+    /// `has_known_end`: the server says in its own way where the end is.
+    pub(super) fn new(incoming: Incoming, place: Place, has_known_end: bool) -> Self {
+        let mut body = Self { incoming, place: Some(place), has_known_end };
         if body.incoming.is_end_stream() {
             body.end();
         }
@@ -53,6 +55,13 @@ impl Body {
             }
         }
         Poll::Ready(None)
+    }
+
+    /// A clean end is the server's own word: END_STREAM, the last chunk, or all of Content-Length. Else it is that of
+    /// the connection (RFC 9112, section 6.3), which ends no otherwise when the server dies.
+    #[must_use]
+    pub fn has_known_end(&self) -> bool {
+        self.has_known_end
     }
 
     fn end(&mut self) {

@@ -296,7 +296,12 @@ impl Place {
                 })
             }
         };
-        Ok(response?.map(|incoming| Body::new(incoming, self)))
+        let response = response?;
+        let is_said = [header::CONTENT_LENGTH, header::TRANSFER_ENCODING]
+            .iter()
+            .any(|header| response.headers().contains_key(header));
+        let has_known_end = self.is_http2() || is_said;
+        Ok(response.map(|incoming| Body::new(incoming, self, has_known_end)))
     }
 
     /// Tells the pool what a failure means for the connection.
