@@ -40,6 +40,7 @@ mod an_operator_can_ask_what_goes_on;
 mod an_operator_gives_orders;
 mod an_upgrade_changes_the_binary_and_nothing_else;
 mod chaos_costs_nobody_an_answer;
+mod an_upstream_that_closes_everything_is_given_a_pause;
 mod curl_gets_a_stream_through_the_front;
 mod each_format_tells_each_api;
 mod every_format_is_written_to_the_byte;

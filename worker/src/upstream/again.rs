@@ -11,8 +11,6 @@ const BACKOFF: Duration = Duration::from_millis(250);
 const WAIT_BEFORE_OTHERS_MAX: Duration = Duration::from_secs(1);
 /// Rather than wait longer than this, the client is told.
 const WAIT_MAX: Duration = Duration::from_secs(10);
-/// A question that no server has seen is sent again this often at most.
-const UNSEEN_MAX: u8 = 3;
 
 /// What can still be tried.
 #[derive(Clone, Copy, Debug)]
@@ -32,8 +30,8 @@ pub(super) struct Left {
 /// What happens next.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) enum Next {
-    /// The same backend, after this wait. Whether it costs budget.
-    Same { wait: Duration, costs: bool },
+    /// The same backend, after this wait; it costs budget.
+    Same { wait: Duration },
     /// Another backend, now.
     Other,
     /// The client is told.
@@ -45,13 +43,15 @@ pub(super) fn next(trouble: &Trouble, left: Left) -> Next {
     match trouble.again {
         Again::Nobody => Next::GiveUp,
         Again::Elsewhere => otherwise,
-        Again::Unseen if left.repeated < UNSEEN_MAX => Next::Same { wait: Duration::ZERO, costs: false },
-        Again::Unseen => otherwise,
         Again::Anybody => {
-            let wait = wait(left.repeated, left.dice).max(trouble.failure.retry_after.unwrap_or_default());
+            let (after, backoff) = (trouble.failure.retry_after, wait(left.repeated, left.dice));
+            // Those who were told the same time do not come back together either.
+            let spread = BACKOFF.mul_f64(left.dice.clamp(0.0, 1.0));
+            let wait = after.map_or(backoff, |after| backoff.max(after.saturating_add(spread)));
             let wait_max = if left.others { WAIT_BEFORE_OTHERS_MAX } else { WAIT_MAX };
-            match left.repeated < left.repeats_max && left.budget && wait <= wait_max {
-                true => Next::Same { wait, costs: true },
+            let is_short = after.unwrap_or_default().max(backoff) <= wait_max;
+            match left.repeated < left.repeats_max && left.budget && is_short {
+                true => Next::Same { wait },
                 false => otherwise,
             }
         }
@@ -78,7 +78,7 @@ mod tests {
     }
 
     fn same(millis: u64) -> Next {
-        Next::Same { wait: Duration::from_millis(millis), costs: true }
+        Next::Same { wait: Duration::from_millis(millis) }
     }
 
     #[test]
@@ -101,18 +101,18 @@ mod tests {
     #[test]
     fn the_upstreams_own_time_is_the_earliest() {
         let after = |millis| trouble(Again::Anybody, Some(Duration::from_millis(millis)));
-        assert_eq!(next(&after(900), LEFT), same(900));
-        assert_eq!(next(&after(9_000), LEFT), same(9_000));
+        let at_once = Left { dice: 0.0, ..LEFT };
+        assert_eq!(next(&after(900), at_once), same(900));
+        assert_eq!(next(&after(9_000), at_once), same(9_000));
         assert_eq!(next(&after(9_000), Left { others: true, ..LEFT }), Next::Other);
         assert_eq!(next(&after(11_000), LEFT), Next::GiveUp);
     }
 
     #[test]
-    fn what_nobody_has_seen_costs_nothing_and_is_bounded() {
-        let trouble = trouble(Again::Unseen, None);
-        let free = Next::Same { wait: Duration::ZERO, costs: false };
-        assert_eq!(next(&trouble, Left { budget: false, repeats_max: 0, ..LEFT }), free);
-        assert_eq!(next(&trouble, Left { repeated: UNSEEN_MAX, ..LEFT }), Next::GiveUp);
+    fn those_who_were_told_the_same_time_do_not_come_back_together() {
+        let trouble = trouble(Again::Anybody, Some(Duration::from_secs(9)));
+        assert_eq!(next(&trouble, Left { dice: 0.5, ..LEFT }), same(9_125));
+        assert_eq!(next(&trouble, LEFT), same(9_250));
     }
 
     #[test]

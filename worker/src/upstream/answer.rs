@@ -245,7 +245,7 @@ impl Answer {
             self.held_bytes = 0;
         }
         match next {
-            Next::Same { wait, .. } => {
+            Next::Same { wait } => {
                 self.repeated += 1;
                 self.count(|counts| counts.retries += 1);
                 self.wait(wait);

@@ -146,7 +146,7 @@ impl Backend {
         let budget = self.budget.get();
         let repeats_max = self.config.retry.max;
         let next = next(trouble, Left { repeated, repeats_max, budget: budget >= 1.0, others, dice: dice() });
-        if let Next::Same { costs: true, .. } = next {
+        if let Next::Same { .. } = next {
             self.budget.set(budget - 1.0);
         }
         next

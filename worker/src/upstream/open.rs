@@ -200,7 +200,8 @@ fn trouble(error: &PoolError) -> Trouble {
             Again::Elsewhere,
         ),
         PoolError::Unseen(_) => {
-            (FailureReason::Broken, Code::UpstreamUnavailable, unavailable, Again::Unseen)
+            // The pool has sent it again more than once: whoever closes all connections needs a pause too.
+            (FailureReason::Broken, Code::UpstreamUnavailable, unavailable, Again::Anybody)
         }
         PoolError::Broken(_) => (
             FailureReason::Broken,

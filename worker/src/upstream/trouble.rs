@@ -29,8 +29,6 @@ pub struct Trouble {
 /// Who may be asked again after a failure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Again {
-    /// The upstream has seen nothing of the question: anybody, at once, and it costs no budget.
-    Unseen,
     /// The same backend later, or another one now.
     Anybody,
     /// Another backend; this one would say the same again.
