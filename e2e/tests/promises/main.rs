@@ -17,6 +17,7 @@ mod a_half_closed_client_has_left_unless_it_is_served;
 mod a_handoff_becomes_a_stream;
 mod a_handoff_is_tried_again_a_bounded_number_of_times;
 mod a_hung_worker_is_fenced_and_replaced;
+mod a_hurried_site_closes_no_backend;
 mod a_journal_that_fails_stops_nobody;
 mod a_poison_costs_one_worker_and_is_named;
 mod a_noisy_upstream_fills_no_memory;

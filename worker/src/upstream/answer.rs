@@ -222,7 +222,8 @@ impl Answer {
         self.state = State::Over;
         let Some(choice) = self.backends.front() else { return };
         let backend = Rc::clone(&choice.backend);
-        let cooldown = backend.failed(trouble, &choice.model, Instant::now());
+        let timeouts = &self.question.request.timeouts;
+        let cooldown = backend.failed(trouble, &choice.model, timeouts, Instant::now());
         self.count(|counts| {
             counts.failed(trouble.reason);
             counts.cooldowns += u64::from(cooldown.is_some());

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use handoff_config::backend::{Api, Backend as Config, Dialect, Kind, Mock};
 use handoff_shared::message::Cooldown;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use handoff_shared::metric::FailureReason;
 
 use super::again::{Left, Next, next};
 use super::dialect;
@@ -22,6 +23,7 @@ use super::rest::{Insistence, NewRest, Rest, Resting};
 use super::trouble::Trouble;
 use crate::opened::{OpenError, Opened};
 
+use crate::request::Timeouts as Patience;
 /// The budget for further attempts is filled up to this many: a quiet site has some too.
 const BUDGET_MAX: f64 = 10.0;
 
@@ -116,7 +118,16 @@ impl Backend {
     }
 
     /// An attempt has failed. What other workers have to know, if anything.
-    pub(super) fn failed(&self, trouble: &Trouble, model: &str, now: Instant) -> Option<Cooldown> {
+    pub(super) fn failed(
+        &self,
+        trouble: &Trouble,
+        model: &str,
+        asked: &Patience,
+        now: Instant,
+    ) -> Option<Cooldown> {
+        if self.is_hurried(trouble.reason, asked) {
+            return None;
+        }
         let retry = self.config.retry;
         let after = trouble.failure.retry_after;
         let mut rest = self.rest.borrow_mut();
@@ -136,6 +147,18 @@ impl Backend {
         if cooldown.account == self.account {
             let insistence = if cooldown.must { Insistence::Must } else { Insistence::Rather };
             let lasts = Duration::from_millis(cooldown.remaining_ms);
+    /// The site was in more of a hurry than the operator: that says nothing about the backend.
+    fn is_hurried(&self, reason: FailureReason, asked: &Patience) -> bool {
+        let own = self.config.timeouts;
+        let lowered = asked.lower(own);
+        let hurries = [
+            (FailureReason::ConnectTimeout, lowered.connect < own.connect),
+            (FailureReason::HeadTimeout, lowered.head < own.head),
+            (FailureReason::FirstContentTimeout, lowered.first_content < own.first_content),
+        ];
+        hurries.contains(&(reason, true))
+    }
+
             let new = NewRest { model: cooldown.model.clone(), lasts, insistence };
             self.rest.borrow_mut().begin(&new, now);
         }
