@@ -1,6 +1,7 @@
 //! A secret reaches workers over the channel alone: it is in no argument, no environment of theirs, no status, no
 //! metric and no log line, however talkative.
 
+use handoff_e2e::upstream::{API_KEY, Answer, Dialect, Protocol, Upstream};
 use handoff_e2e::{Daemon, Options, process};
 use nix::sys::signal::Signal;
 
@@ -38,5 +39,25 @@ fn wherever_the_key_was_written() {
         for (place, text) in places {
             assert!(!text.contains(SECRET), "the key is in the {place}: {text}");
         }
+    }
+}
+
+#[test]
+fn also_when_it_is_sent_and_the_upstream_says_it_back() {
+    for protocol in [Protocol::H1, Protocol::H2Tls] {
+        let llm = Upstream::start(protocol);
+        let message = format!("no such key: {API_KEY}");
+        llm.script(Answer::openai_error(401, "invalid_request_error", "invalid_api_key", &message));
+        let daemon = Daemon::start(&format!(
+            "[logging]\nformat = \"json\"\nlevel = \"trace\"\n[workers]\ncount = 1\nsandbox = \"require\"\n[backend]\nprovider = \"llm\"\n{}",
+            llm.backend_toml("llm", Dialect::OpenAi)
+        ));
+        let response = daemon.hand_over(r#"{"prompt":"x","request_id":"r"}"#).response();
+        assert_eq!(response.error_code().as_deref(), Some("upstream_auth"), "{response:?}");
+        assert!(!response.body.contains(API_KEY), "{response:?}");
+        let _ = daemon.session("r");
+        let log = daemon.log();
+        assert!(log.contains("no such key: <secret>"), "the rest of the sentence is there: {log}");
+        assert!(!log.contains(API_KEY), "{protocol:?}: the key is in the log: {log}");
     }
 }

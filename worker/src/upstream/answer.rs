@@ -162,14 +162,14 @@ impl Answer {
             counts.failed(FailureReason::TotalTimeout);
             counts.errors += 1;
         });
+        // It has failed, and so was not cancelled for want of a client.
+        self.finish();
     }
 
     /// The next event; `None` after the last of a complete answer.
     pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Event, Failure>>> {
         loop {
             if (self.has_begun || matches!(self.state, State::Over))
-        // It has failed, and so was not cancelled for want of a client.
-        self.finish();
                 && let Some(event) = self.ready.pop_front()
             {
                 return Poll::Ready(Some(Ok(event)));
@@ -236,7 +236,7 @@ impl Answer {
             request_id = self.question.tag.request_id,
             backend = backend.config.name,
             reason = trouble.reason.as_str(),
-            detail = trouble.detail,
+            detail = &*backend.without_secrets(&trouble.detail),
             attempt = self.attempts,
             next = ?next,
             "upstream failed"
@@ -274,6 +274,7 @@ impl Answer {
     fn look(&mut self, before: usize) {
         for event in self.ready.iter().skip(before) {
             self.tokens.text_bytes += event.text_bytes() as u64;
+            self.held_bytes += size_of::<Event>();
             match event {
                 Event::Native { bytes, .. } => self.held_bytes += bytes.len(),
                 Event::Usage(usage) => self.tokens.usage = Some(*usage),
@@ -283,7 +284,6 @@ impl Answer {
                 | Event::ToolCall(_)
                 | Event::Finish { .. } => {}
             }
-            self.held_bytes += size_of::<Event>();
         }
         let begins = self.ready.iter().skip(before).any(Event::is_meaningful);
         if !self.has_begun && (begins || self.held_bytes > HELD_BYTES_MAX) {

@@ -2,6 +2,7 @@
 //! means, and the word to other workers when it wants to be left alone.
 //! Never: shows its key.
 
+use std::borrow::Cow;
 use std::cell::{Cell, RefCell};
 use std::hash::{BuildHasher, Hasher, RandomState};
 use std::mem::discriminant;
@@ -9,10 +10,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use handoff_config::backend::{Api, Backend as Config, Dialect, Kind, Mock};
+use handoff_config::backend::{Api, Backend as Config, Dialect, Kind, Mock, Secret};
 use handoff_shared::message::Cooldown;
-use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use handoff_shared::metric::FailureReason;
+use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 
 use super::again::{Left, Next, next};
 use super::dialect;
@@ -22,10 +23,14 @@ use super::replay::Recording;
 use super::rest::{Insistence, NewRest, Rest, Resting};
 use super::trouble::Trouble;
 use crate::opened::{OpenError, Opened};
-
 use crate::request::Timeouts as Patience;
+
 /// The budget for further attempts is filled up to this many: a quiet site has some too.
 const BUDGET_MAX: f64 = 10.0;
+
+/// Shorter ones may be anybody's words.
+const SECRET_BYTES_MIN: usize = 8;
+const MASK: &str = "<secret>";
 
 /// One backend.
 #[derive(Debug)]
@@ -142,11 +147,6 @@ impl Backend {
         })
     }
 
-    /// Another worker has met it.
-    pub(super) fn told(&self, cooldown: &Cooldown, now: Instant) {
-        if cooldown.account == self.account {
-            let insistence = if cooldown.must { Insistence::Must } else { Insistence::Rather };
-            let lasts = Duration::from_millis(cooldown.remaining_ms);
     /// The site was in more of a hurry than the operator: that says nothing about the backend.
     fn is_hurried(&self, reason: FailureReason, asked: &Patience) -> bool {
         let own = self.config.timeouts;
@@ -159,8 +159,21 @@ impl Backend {
         hurries.contains(&(reason, true))
     }
 
+    /// Another worker has met it.
+    pub(super) fn told(&self, cooldown: &Cooldown, now: Instant) {
+        if cooldown.account == self.account {
+            let insistence = if cooldown.must { Insistence::Must } else { Insistence::Rather };
+            let lasts = Duration::from_millis(cooldown.remaining_ms);
             let new = NewRest { model: cooldown.model.clone(), lasts, insistence };
             self.rest.borrow_mut().begin(&new, now);
+        }
+    }
+
+    /// What an upstream has said may hold what it was sent.
+    pub(super) fn without_secrets<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        match &self.source {
+            Source::Api(remote) => remote.without_secrets(text),
+            Source::Mock(_) | Source::Replay(..) => text.into(),
         }
     }
 
@@ -190,6 +203,14 @@ impl Remote {
         }
         Some(Self { api: api.clone(), pool: Pool::new(&base, &api.connection, tls), headers })
     }
+
+    /// The text without the key and the values of configured headers. It may have been cut within one of them.
+    pub(super) fn without_secrets<'a>(&self, text: &'a str) -> Cow<'a, str> {
+        let of_headers = self.api.headers.iter().map(|(_, value)| value);
+        let secrets = self.api.key.iter().chain(of_headers).map(Secret::expose);
+        let long = secrets.filter(|secret| secret.len() >= SECRET_BYTES_MIN);
+        long.fold(text.into(), |text, secret| without_secret(text, secret))
+    }
 }
 
 fn unopened(name: &str) -> OpenError {
@@ -203,6 +224,16 @@ fn secret(value: &str) -> Option<HeaderValue> {
     Some(value)
 }
 
+fn without_secret<'a>(text: Cow<'a, str>, secret: &str) -> Cow<'a, str> {
+    let whole = text.contains(secret).then(|| text.replace(secret, MASK));
+    let text = whole.map_or(text, Cow::Owned);
+    let is_at_end = |bytes: &usize| secret.get(..*bytes).is_some_and(|part| text.ends_with(part));
+    match (SECRET_BYTES_MIN..secret.len()).rev().find(is_at_end) {
+        Some(bytes) => Cow::Owned(format!("{}{MASK}", &text[..text.len() - bytes])),
+        None => text,
+    }
+}
+
 /// The same in every worker of a generation; not so random that it differs, not so plain that it tells the key.
 fn account_of(api: &Api) -> u64 {
     let mut hasher = std::hash::DefaultHasher::new();
@@ -214,4 +245,22 @@ fn account_of(api: &Api) -> u64 {
 /// From 0 to 1.
 fn dice() -> f64 {
     f64::from(u32::try_from(RandomState::new().hash_one(()) >> 32).unwrap_or_default()) / f64::from(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_secret_is_not_shown_whole_or_cut() {
+        let key = "sk-0123456789abcdef";
+        for (text, shown) in [
+            ("nothing to hide", "nothing to hide"),
+            ("no such key: sk-0123456789abcdef!", "no such key: <secret>!"),
+            ("no such key: sk-01234567", "no such key: <secret>"),
+            ("an sk-", "an sk-"),
+        ] {
+            assert_eq!(without_secret(text.into(), key), shown);
+        }
+    }
 }

@@ -61,7 +61,10 @@ pub(super) async fn cancel(remote: Rc<Remote>, call: Call, tag: Rc<Tag>, patienc
     let asked = timeout(BEFORE_PATIENCE, send(&remote, call, &tag, patience)).await;
     match asked {
         Ok(Ok(response)) => tracing::debug!(status = response.status().as_u16(), "upstream told to stop"),
-        Ok(Err(trouble)) => tracing::warn!(%trouble, "upstream cannot be told to stop"),
+        Ok(Err(trouble)) => {
+            let detail = &*remote.without_secrets(&trouble.detail);
+            tracing::warn!(reason = trouble.reason.as_str(), detail, "upstream cannot be told to stop");
+        }
         Err(_) => tracing::warn!("upstream cannot be told to stop: it does not answer"),
     }
 }
