@@ -67,7 +67,8 @@ impl Rest {
         if is_of_the_server(reason) {
             self.streak = self.streak.saturating_add(1);
             if breaker > 0 && self.streak >= breaker {
-                return Some(NewRest { model: None, lasts: cooldown, insistence: Insistence::Must });
+                let lasts = cooldown.max(retry_after.unwrap_or_default());
+                return Some(NewRest { model: None, lasts, insistence: Insistence::Must });
             }
         }
         let model = Some(model.to_owned());
@@ -169,7 +170,10 @@ mod tests {
         assert_eq!(fail(&mut rest, FailureReason::Rejected, None), None);
         assert_eq!(fail(&mut rest, FailureReason::Broken, None), None);
         let opened = fail(&mut rest, FailureReason::HeadTimeout, None).unwrap();
-        assert_eq!((opened.model, opened.insistence), (None, Insistence::Must));
+        assert_eq!((opened.model, opened.lasts), (None, 10 * SECOND));
+        assert_eq!(opened.insistence, Insistence::Must);
+        let longer = fail(&mut rest, FailureReason::Server, Some(60 * SECOND)).unwrap();
+        assert_eq!(longer.lasts, 60 * SECOND, "its own time is the earliest");
     }
 
     #[test]
