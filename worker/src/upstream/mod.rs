@@ -27,6 +27,7 @@ mod watch;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -100,7 +101,7 @@ impl Upstreams {
         );
         let tag = Rc::new(Tag {
             request_id: request_id.to_owned(),
-            idempotency_key: format!("handoffd-{lease}"),
+            idempotency_key: format!("handoffd-{lease}-{:016x}", fingerprint(&request)),
             traceparent: request.traceparent.clone(),
         });
         let (counts, reporter) = (Rc::clone(&self.counts), Rc::clone(&self.reporter));
@@ -181,4 +182,13 @@ fn unknown<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Failure {
     let names = names.collect::<Vec<_>>().join(", ");
     let allowed = if names.is_empty() { "none" } else { &names };
     Failure::new(Code::BadHandoff, format!("{what}; allowed: {allowed}"))
+}
+
+/// The same in every worker: leases of two machines that use the same key may have the same number, and must not get
+/// each other's answers.
+fn fingerprint(request: &ChatRequest) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    (&request.prompt, &request.system, &request.user_id, &request.request_id).hash(&mut hasher);
+    request.messages.iter().for_each(|message| message.json.get().hash(&mut hasher));
+    hasher.finish()
 }

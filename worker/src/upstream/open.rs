@@ -37,7 +37,7 @@ const ME: HeaderValue = HeaderValue::from_static(concat!("handoffd/", env!("CARG
 pub(super) struct Tag {
     /// As the site calls it.
     pub(super) request_id: String,
-    /// The lease's: a question that is asked again, also by another worker, is the same question.
+    /// The lease's and the question's: who asks again, also in another worker, asks the same; nobody else does.
     pub(super) idempotency_key: String,
     pub(super) traceparent: Option<String>,
 }
