@@ -76,6 +76,16 @@ impl Daemon {
         Self::with(&Options { toml: toml.to_owned(), ..Options::default() })
     }
 
+    /// With so many workers, confined, as another user where we may.
+    ///
+    /// # Panics
+    /// When it does not become ready.
+    #[must_use]
+    pub fn confined(workers: u16, toml: &str) -> Self {
+        let run_as = if nix::unistd::geteuid().is_root() { "user = 61234\ngroup = 61235\n" } else { "" };
+        Self::start(&format!("[workers]\ncount = {workers}\nsandbox = \"require\"\n{run_as}\n{toml}"))
+    }
+
     /// Starts a daemon.
     ///
     /// # Panics
