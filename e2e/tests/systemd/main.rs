@@ -9,4 +9,5 @@ mod the_service_is_stopped_by_draining;
 mod the_socket_is_there_before_the_daemon;
 mod the_supervisor_is_replaced_and_nobody_notices;
 mod the_unit_confines_what_it_starts;
+mod the_unit_reaches_what_backends_need;
 mod the_watchdog_replaces_a_stuck_supervisor;

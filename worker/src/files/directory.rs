@@ -63,8 +63,11 @@ impl Directory {
     /// As of open(2) and openat2(2).
     pub fn open_to_read(path: &Path) -> io::Result<Self> {
         let directory = Self::open(path)?;
-        directory.beneath(Path::new("."), OFlag::O_PATH | OFlag::O_DIRECTORY)?;
-        Ok(directory)
+        match directory.beneath(Path::new("."), OFlag::O_PATH | OFlag::O_DIRECTORY) {
+            // Whoever opens it may not be allowed to enter: it is another user who will read there.
+            Err(ReadError::Io(error)) if error.kind() != io::ErrorKind::PermissionDenied => Err(error),
+            _ => Ok(directory),
+        }
     }
 
     /// A file's bytes, and which file it was. The path is relative to the directory, or absolute and beneath it.
