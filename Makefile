@@ -16,7 +16,7 @@ APACHE_GROUP ?= www-data
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-run: ## build, start the daemon with the mock backend and a front, stream a first answer
+run: ## build, start the daemon with a front, stream a first answer (from the mock backend, or HANDOFFD_CONFIG's)
 	@scripts/run
 
 test: ## everything that CI runs (installs the packages it needs where it may)

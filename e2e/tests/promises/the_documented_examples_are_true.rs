@@ -27,7 +27,7 @@ fn every_handoff_in_the_document_gets_the_documented_answer() {
         }
         examples += 1;
     }
-    assert_eq!(examples, 9, "examples in the document");
+    assert_eq!(examples, 10, "examples in the document");
 }
 
 #[test]
