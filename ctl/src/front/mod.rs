@@ -28,7 +28,7 @@ const PAGE: &str = include_str!("page.html");
 const HELP_TAIL: &str = "\
 Routes:
   /         a page that streams by EventSource and by fetch
-  /stream   handed over, with prompt, format, model, system, user_id and mock (JSON)
+  /stream   handed over, with prompt, format, backend, model, system, user_id, mock (JSON)
             from the query, form fields or a JSON body; lastEventId from the query
 
 Exit codes:

@@ -7,7 +7,7 @@ use super::reply::Reply;
 use super::request::{Method, Request};
 
 /// What a client may say.
-const KEYS: [&str; 6] = ["prompt", "format", "model", "system", "user_id", "mock"];
+const KEYS: [&str; 7] = ["prompt", "format", "backend", "model", "system", "user_id", "mock"];
 
 /// The JSON to hand over: the body's fields win over the query's.
 pub(super) fn payload(request: &Request) -> Result<Vec<u8>, Reply> {
@@ -95,8 +95,8 @@ mod tests {
     #[test]
     fn a_query_becomes_a_payload() {
         let query =
-            "prompt=gr%C3%BCn+und+100%25&format=text&mock=%7B%22length%22:3%7D&lastEventId=r:1&evil=1";
-        let expected = json!({"prompt": "grün und 100%", "format": "text", "method": "GET",
+            "prompt=gr%C3%BCn+und+100%25&backend=b&format=text&mock=%7B%22length%22:3%7D&lastEventId=r:1&evil=1";
+        let expected = json!({"prompt": "grün und 100%", "backend": "b", "format": "text", "method": "GET",
             "mock": {"length": 3}, "last_event_id": "r:1"});
         assert_eq!(read(&request(Method::Get, query, "")), expected);
     }
