@@ -94,8 +94,7 @@ mod tests {
 
     #[test]
     fn a_query_becomes_a_payload() {
-        let query =
-            "prompt=gr%C3%BCn+und+100%25&backend=b&format=text&mock=%7B%22length%22:3%7D&lastEventId=r:1&evil=1";
+        let query = "prompt=gr%C3%BCn+und+100%25&backend=b&format=text&mock=%7B%22length%22:3%7D&lastEventId=r:1&evil=1";
         let expected = json!({"prompt": "grün und 100%", "backend": "b", "format": "text", "method": "GET",
             "mock": {"length": 3}, "last_event_id": "r:1"});
         assert_eq!(read(&request(Method::Get, query, "")), expected);

@@ -46,7 +46,7 @@ fn not_before_the_time_that_it_names_in_whatever_form() {
     let backends = asked.each_ref().map(|(name, llm, _)| llm.backend_toml(name, Dialect::OpenAi));
     let daemon = Daemon::confined(2, &backends.join("\n"));
     let clients = asked.each_ref().map(|(name, ..)| {
-        daemon.hand_over(&format!(r#"{{"prompt":"x","backend":"{name}","request_id":"{name}"}}"#))
+        daemon.hand_over(format!(r#"{{"prompt":"x","backend":"{name}","request_id":"{name}"}}"#))
     });
     for ((name, llm, earliest), client) in asked.iter().zip(clients) {
         let response = client.response();
@@ -77,7 +77,7 @@ fn twice_at_most_and_then_its_client_is_told() {
     let daemon = Daemon::confined(2, &backends.join("\n"));
     let clients = asked
         .each_ref()
-        .map(|(name, ..)| daemon.hand_over(&format!(r#"{{"prompt":"x","backend":"{name}"}}"#)));
+        .map(|(name, ..)| daemon.hand_over(format!(r#"{{"prompt":"x","backend":"{name}"}}"#)));
     for ((name, llm, told, code), client) in asked.iter().zip(clients) {
         let response = client.response();
         assert_eq!((response.status, response.error_code().as_deref()), (*told, Some(*code)), "{name}");

@@ -70,7 +70,7 @@ fn down_a_chain_of_three_dialects_in_each_format() {
             let id = format!("r{index}-{format}");
             let payload =
                 json!({"prompt": "a question", "model": "gpt-x", "format": format, "request_id": id});
-            let response = daemon.hand_over(&payload.to_string()).response();
+            let response = daemon.hand_over(payload.to_string()).response();
             assert!(is_whole(&response) && text(&response, format) == words(10), "{index}: {response:?}");
             let session = daemon.session(&id);
             assert_eq!(
@@ -97,7 +97,7 @@ fn also_when_heartbeats_are_out() {
         let role = Answer::openai().parts().opening.concat();
         chain.first.script(Answer::sse().send(role).wait_for(format).cut());
         let payload = json!({"prompt": "a question", "format": format});
-        let mut client = daemon.hand_over(&payload.to_string());
+        let mut client = daemon.hand_over(payload.to_string());
         let begin = client.read_until(": keep-alive\n\n");
         assert!(begin.starts_with("HTTP/1.1 200 "), "{begin}");
         chain.first.open(format);
@@ -127,7 +127,7 @@ fn never_after_the_first_word() {
         chain.first.script(Answer::openai().broken_after(1, steps));
         for format in ["content", "openai"] {
             let payload = json!({"prompt": "a question", "format": format});
-            let response = daemon.hand_over(&payload.to_string()).response();
+            let response = daemon.hand_over(payload.to_string()).response();
             assert_eq!((response.status, response.broken), (200, None), "{name}: {response:?}");
             assert_eq!(text(&response, format), words(1), "{name}: {response:?}");
             assert!(response.error_code().is_some(), "{name}: {response:?}");

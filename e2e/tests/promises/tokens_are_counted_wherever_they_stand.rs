@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 fn answer(usage_of_each: impl Fn(usize) -> Value, last: Value) -> Answer {
     let chunk = |index: usize, delta: Value, finish: Value, usage: Value| {
         let mut chunk = json!({"choices": [{"index": 0, "delta": delta, "finish_reason": finish}]});
-        if !usage.is_null() || index % 2 == 0 {
+        if !usage.is_null() || index.is_multiple_of(2) {
             chunk["usage"] = usage;
         }
         chunk
@@ -48,7 +48,7 @@ fn in_log_and_metrics() {
     let (mut prompt, mut completion, mut estimated) = (0, 0, 0);
     for (name, answer, expected) in cases {
         llm.script(answer);
-        let response = daemon.hand_over(&json!({"prompt": "x", "request_id": name}).to_string()).response();
+        let response = daemon.hand_over(json!({"prompt": "x", "request_id": name}).to_string()).response();
         assert!(response.is_complete() && response.text() == words(10), "{name}: {response:?}");
         assert!(!response.body.contains("usage"), "{name}: nobody asked for it: {response:?}");
         let session = daemon.session(name);
