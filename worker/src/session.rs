@@ -88,7 +88,7 @@ async fn converse(
         Ok(request) => {
             story.tell(&request, &room.configure.config);
             held.progress.name(request.user_id.as_deref(), request.request_id.as_deref());
-            answer(room, held, client, Rc::new(request), lease, story).await
+            answer(room, held, client, request, lease, story).await
         }
         Err((failure, method)) => {
             story.fail(&failure);
@@ -125,13 +125,14 @@ async fn answer(
     room: &Room,
     held: &Held,
     client: Client,
-    request: Rc<ChatRequest>,
+    mut request: ChatRequest,
     lease: String,
     story: &mut Story,
 ) -> Outcome {
     let request_id = request.request_id.clone().unwrap_or(lease);
     let head_only = request.method == Method::Head;
-    let reply = Reply { request_id: &request_id, response_headers: &request.response_headers, head_only };
+    let response_headers = std::mem::take(&mut request.response_headers);
+    let reply = Reply { request_id: &request_id, response_headers: &response_headers, head_only };
     let mut out = Vec::new();
     if head_only {
         reply.stream_head(&mut out);
@@ -141,8 +142,14 @@ async fn answer(
         reply.no_content(&mut out);
         return say(room, held, client, &out, Outcome::Answered, story).await;
     }
+    let request = Rc::new(request);
     match room.upstreams.ask(Rc::clone(&request), &request_id, held.lease) {
-        Ok(upstream) => Stream::new(room, held, client, &request, reply, upstream, story).run().await,
+        Ok(upstream) => {
+            let stream = Stream::new(room, held, client, &request, reply, upstream, story);
+            // From here on it is the upstream's, who lets it go when the answer begins.
+            drop(request);
+            stream.run().await
+        }
         Err(failure) => {
             story.fail(&failure);
             reply.error(&mut out, &failure);

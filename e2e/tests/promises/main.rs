@@ -26,6 +26,7 @@ mod a_noisy_upstream_fills_no_memory;
 mod a_poison_costs_one_worker_and_is_named;
 mod a_question_asked_again_is_the_same_question;
 mod a_question_brings_its_files;
+mod a_question_is_let_go_when_its_answer_begins;
 mod a_recorded_answer_is_played_again;
 mod a_refusal_is_waited_out;
 mod a_reload_can_be_waited_for;

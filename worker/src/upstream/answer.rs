@@ -26,7 +26,7 @@ use super::trouble::{Again, Trouble};
 use crate::event::{Event, Usage};
 use crate::failure::{Code, Failure};
 use crate::report::Reporter;
-use crate::request::ChatRequest;
+use crate::request::{self, ChatRequest};
 
 /// Memory for events without meaning that are held back, in bytes, before an answer counts as begun by them.
 const HELD_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -58,7 +58,10 @@ pub(crate) struct Answer {
 /// What stays the same over all attempts.
 #[derive(Debug)]
 pub(super) struct Question {
-    pub(super) request: Rc<ChatRequest>,
+    /// Until the answer has begun: nobody is asked from then on, and a question may have megabytes.
+    pub(super) request: Option<Rc<ChatRequest>>,
+    pub(super) timeouts: request::Timeouts,
+    pub(super) on_disconnect: Option<OnDisconnect>,
     pub(super) tag: Rc<Tag>,
     pub(super) counts: Rc<RefCell<Counts>>,
     pub(super) reporter: Rc<Reporter>,
@@ -140,19 +143,19 @@ impl Answer {
     /// How long its parts may take.
     pub(crate) fn timeouts(&self) -> Option<Timeouts> {
         let timeouts = self.choice()?.backend.config.timeouts;
-        Some(self.question.request.timeouts.lower(timeouts))
+        Some(self.question.timeouts.lower(timeouts))
     }
 
     /// What becomes of it when its client leaves.
     pub(crate) fn on_disconnect(&self) -> OnDisconnect {
         let configured =
             self.choice().map_or(OnDisconnect::Cancel, |choice| choice.backend.config.on_disconnect);
-        self.question.request.on_disconnect.map_or(configured, |asked| asked.min(configured))
+        self.question.on_disconnect.map_or(configured, |asked| asked.min(configured))
     }
 
     /// Nobody waits for it any more: the attempt that runs is the last one. Whether there is one.
     pub(crate) fn ask_no_more(&mut self) -> bool {
-        self.has_begun = true;
+        self.begun();
         matches!(self.state, State::Asking(_))
     }
 
@@ -200,14 +203,17 @@ impl Answer {
 
     /// Asks the first backend. One that rests is passed over; the last one only if it must rest.
     fn ask(&mut self) {
-        let Some(choice) = self.choice() else { return };
+        let (Some(choice), Some(request)) = (self.choice(), &self.question.request) else {
+            self.state = State::Over;
+            return;
+        };
         let now = Instant::now();
         if let Some(resting) = choice.backend.resting(&choice.model, now)
             && (self.backends.len() > 1 || resting.insistence == Insistence::Must)
         {
             return self.failed(&Trouble::resting(resting.until.duration_since(now)));
         }
-        let Question { request, tag, .. } = &self.question;
+        let tag = &self.question.tag;
         let attempt = Attempt::begin(&choice.backend, request, &choice.model, tag, choice.native);
         self.attempts += 1;
         match attempt {
@@ -222,7 +228,7 @@ impl Answer {
         self.state = State::Over;
         let Some(choice) = self.backends.front() else { return };
         let backend = Rc::clone(&choice.backend);
-        let timeouts = &self.question.request.timeouts;
+        let timeouts = &self.question.timeouts;
         let cooldown = backend.failed(trouble, &choice.model, timeouts, Instant::now());
         self.count(|counts| {
             counts.failed(trouble.reason);
@@ -287,13 +293,19 @@ impl Answer {
         }
         let begins = self.ready.iter().skip(before).any(Event::is_meaningful);
         if !self.has_begun && (begins || self.held_bytes > HELD_BYTES_MAX) {
-            self.has_begun = true;
+            self.begun();
             let waited = self.asked_at.elapsed().as_secs_f64();
             self.count(|counts| counts.first_byte.record(FIRST_BYTE_FIRST_BOUND, waited));
             if let Some(choice) = self.choice() {
                 choice.backend.succeeded();
             }
         }
+    }
+
+    /// Nobody is asked again.
+    fn begun(&mut self) {
+        self.has_begun = true;
+        self.question.request = None;
     }
 
     fn finish(&mut self) {

@@ -105,7 +105,9 @@ impl Upstreams {
             traceparent: request.traceparent.clone(),
         });
         let (counts, reporter) = (Rc::clone(&self.counts), Rc::clone(&self.reporter));
-        Ok(Answer::new(Question { request, tag, counts, reporter }, choices))
+        let (timeouts, on_disconnect) = (request.timeouts, request.on_disconnect);
+        let request = Some(request);
+        Ok(Answer::new(Question { request, timeouts, on_disconnect, tag, counts, reporter }, choices))
     }
 
     /// Another worker has met an upstream that wants to be left alone.
