@@ -113,10 +113,8 @@ impl Answer {
             tokens: Tokens::default(),
             failure: None,
         };
-        if let Some(choice) = answer.choice() {
-            choice.backend.asked();
-            answer.count(|counts| counts.requests += 1);
-            answer.wait(Duration::ZERO);
+        if answer.choice().is_some() {
+            answer.turn();
         }
         answer
     }
@@ -260,8 +258,7 @@ impl Answer {
             Next::Other => {
                 self.count(|counts| counts.failovers += 1);
                 self.backends.pop_front();
-                self.repeated = 0;
-                self.wait(Duration::ZERO);
+                self.turn();
             }
             Next::GiveUp => {
                 self.count(|counts| counts.errors += 1);
@@ -279,6 +276,16 @@ impl Answer {
     /// What the new events mean.
     fn look(&mut self, before: usize) {
         for event in self.ready.iter().skip(before) {
+    /// It is the first backend's turn.
+    fn turn(&mut self) {
+        if let Some(choice) = self.choice() {
+            choice.backend.asked();
+        }
+        self.count(|counts| counts.requests += 1);
+        self.repeated = 0;
+        self.wait(Duration::ZERO);
+    }
+
             self.tokens.text_bytes += event.text_bytes() as u64;
             self.held_bytes += size_of::<Event>();
             match event {
