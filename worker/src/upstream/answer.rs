@@ -195,6 +195,13 @@ impl Answer {
         }
     }
 
+    /// What is asked becomes part of a conversation that the upstream keeps: asked twice, it would be there twice.
+    fn leaves_traces(&self) -> bool {
+        let request = self.question.request.as_ref();
+        let is_in_a_thread = request.is_some_and(|request| request.langgraph.thread_id.is_some());
+        is_in_a_thread && self.choice().is_some_and(|choice| choice.backend.keeps_threads())
+    }
+
     fn choice(&self) -> Option<&Choice> {
         self.backends.front()
     }
@@ -235,7 +242,8 @@ impl Answer {
         if let Some(cooldown) = cooldown {
             self.question.reporter.cooldown(cooldown);
         }
-        let next = if self.has_begun { Next::GiveUp } else { backend.next(trouble, repeated, others) };
+        let is_final = self.has_begun || (self.leaves_traces() && trouble.may_have_begun());
+        let next = if is_final { Next::GiveUp } else { backend.next(trouble, repeated, others) };
         tracing::info!(
             request_id = self.question.tag.request_id,
             backend = backend.config.name,
@@ -268,14 +276,6 @@ impl Answer {
         }
     }
 
-    fn wait(&mut self, wait: Duration) {
-        self.tokens = Tokens::default();
-        self.state = State::Waiting(Box::pin(tokio::time::sleep(wait)));
-    }
-
-    /// What the new events mean.
-    fn look(&mut self, before: usize) {
-        for event in self.ready.iter().skip(before) {
     /// It is the first backend's turn.
     fn turn(&mut self) {
         if let Some(choice) = self.choice() {
@@ -286,6 +286,14 @@ impl Answer {
         self.wait(Duration::ZERO);
     }
 
+    fn wait(&mut self, wait: Duration) {
+        self.tokens = Tokens::default();
+        self.state = State::Waiting(Box::pin(tokio::time::sleep(wait)));
+    }
+
+    /// What the new events mean.
+    fn look(&mut self, before: usize) {
+        for event in self.ready.iter().skip(before) {
             self.tokens.text_bytes += event.text_bytes() as u64;
             self.held_bytes += size_of::<Event>();
             match event {

@@ -99,6 +99,11 @@ impl Backend {
         self.dialect().map(discriminant) == other.dialect().map(discriminant)
     }
 
+    /// It keeps conversations, if it is asked within one.
+    pub(super) fn keeps_threads(&self) -> bool {
+        matches!(&self.source, Source::Api(remote) if matches!(remote.api.dialect, Dialect::LangGraph(_)))
+    }
+
     fn dialect(&self) -> Option<&Dialect> {
         match &self.source {
             Source::Mock(_) => None,

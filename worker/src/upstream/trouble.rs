@@ -38,6 +38,33 @@ pub enum Again {
 }
 
 impl Trouble {
+    /// The upstream may have begun with the question, and done what it was asked to do.
+    pub(super) const fn may_have_begun(&self) -> bool {
+        match self.reason {
+            FailureReason::Broken
+            | FailureReason::HeadTimeout
+            | FailureReason::FirstContentTimeout
+            | FailureReason::IdleTimeout
+            | FailureReason::ContentTimeout
+            | FailureReason::TotalTimeout
+            | FailureReason::NotAStream
+            | FailureReason::Malformed
+            | FailureReason::TooLarge
+            | FailureReason::Incomplete
+            | FailureReason::ErrorEvent => true,
+            FailureReason::Connect
+            | FailureReason::ConnectTimeout
+            | FailureReason::Tls
+            | FailureReason::Queue
+            | FailureReason::Server
+            | FailureReason::Auth
+            | FailureReason::RateLimited
+            | FailureReason::Rejected
+            | FailureReason::Redirect
+            | FailureReason::Cooldown => false,
+        }
+    }
+
     /// A failure that the client would be told with these words.
     pub fn new(
         reason: FailureReason,
