@@ -103,6 +103,7 @@ pub async fn work(
             writable(reporter).await;
         }
         inbox.room.files.settled().await;
+        inbox.room.upstreams.settled().await;
     };
     // A supervisor that does not read keeps nobody alive.
     let _ = timeout(LAST_WORDS, last_words).await;

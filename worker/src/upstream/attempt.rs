@@ -449,9 +449,14 @@ impl Drop for Attempt {
             && let Some((remote, tag)) = &streaming.remote
             && !streaming.scribe.decoder.is_answered()
             && let Some(call) = streaming.scribe.decoder.cancel()
+            && let Ok(place) = Arc::clone(&remote.cancels).try_acquire_owned()
         {
             let patience = Patience::from(&self.timeouts);
-            spawn_local(open::cancel(Rc::clone(remote), call, Rc::clone(tag), patience));
+            let cancelled = open::cancel(Rc::clone(remote), call, Rc::clone(tag), patience);
+            spawn_local(async move {
+                cancelled.await;
+                drop(place);
+            });
         }
     }
 }

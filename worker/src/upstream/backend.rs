@@ -14,6 +14,7 @@ use handoff_config::backend::{Api, Backend as Config, Dialect, Kind, Mock, Secre
 use handoff_shared::message::Cooldown;
 use handoff_shared::metric::FailureReason;
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
+use tokio::sync::Semaphore;
 
 use super::again::{Left, Next, next};
 use super::dialect;
@@ -28,6 +29,8 @@ use crate::request::Timeouts as Patience;
 /// The budget for further attempts is filled up to this many: a quiet site has some too.
 const BUDGET_MAX: f64 = 10.0;
 
+/// Answers that an upstream is told to stop at the same time; what is beyond ends by itself.
+const CANCELS_MAX: usize = 10_000;
 /// Shorter ones may be anybody's words.
 const SECRET_BYTES_MIN: usize = 8;
 const MASK: &str = "<secret>";
@@ -59,6 +62,8 @@ pub(super) struct Remote {
     pub(super) pool: Rc<Pool>,
     /// The key and the configured headers.
     pub(super) headers: HeaderMap,
+    /// One is taken for each answer that the upstream is told to stop.
+    pub(super) cancels: Arc<Semaphore>,
 }
 
 impl Backend {
@@ -94,14 +99,14 @@ impl Backend {
         matches!(self.dialect(), Some(Dialect::OpenAi))
     }
 
-    /// Its events are of the same dialect as another one's.
-    pub(super) fn speaks_like(&self, other: &Self) -> bool {
-        self.dialect().map(discriminant) == other.dialect().map(discriminant)
-    }
-
     /// It keeps conversations, if it is asked within one.
     pub(super) fn keeps_threads(&self) -> bool {
         matches!(&self.source, Source::Api(remote) if matches!(remote.api.dialect, Dialect::LangGraph(_)))
+    }
+
+    /// Its events are of the same dialect as another one's.
+    pub(super) fn speaks_like(&self, other: &Self) -> bool {
+        self.dialect().map(discriminant) == other.dialect().map(discriminant)
     }
 
     fn dialect(&self) -> Option<&Dialect> {
@@ -206,7 +211,13 @@ impl Remote {
         for (header, value) in &api.headers {
             headers.append(HeaderName::from_bytes(header.as_bytes()).ok()?, secret(value.expose())?);
         }
-        Some(Self { api: api.clone(), pool: Pool::new(&base, &api.connection, tls), headers })
+        let pool = Pool::new(&base, &api.connection, tls);
+        Some(Self { api: api.clone(), pool, headers, cancels: Arc::new(Semaphore::new(CANCELS_MAX)) })
+    }
+
+    /// Resolves when the upstream is told to stop all answers that it was to be told to.
+    pub(super) async fn settled(&self) {
+        let _ = self.cancels.acquire_many(u32::try_from(CANCELS_MAX).unwrap_or(u32::MAX)).await;
     }
 
     /// The text without the key and the values of configured headers. It may have been cut within one of them.

@@ -117,6 +117,15 @@ impl Upstreams {
         }
     }
 
+    /// Resolves when all upstreams know what nobody wants any more: a worker that ends tells nobody.
+    pub(crate) async fn settled(&self) {
+        for backend in &self.backends {
+            if let Source::Api(remote) = &backend.source {
+                remote.settled().await;
+            }
+        }
+    }
+
     /// For a snapshot: how many connections there are.
     pub(crate) fn count_connections(&self, counts: &mut Counts) {
         for backend in &self.backends {
