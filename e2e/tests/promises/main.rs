@@ -5,6 +5,7 @@
 mod a_bad_payload_is_answered_with_an_error;
 mod a_bad_reload_changes_nothing;
 mod a_client_that_does_not_read_harms_nobody;
+mod a_client_that_does_not_read_holds_its_own_answer_only;
 mod a_client_that_leaves_is_cancelled_upstream;
 mod a_client_that_leaves_is_noticed_at_once;
 mod a_configuration_is_checked_before_anything_starts;
