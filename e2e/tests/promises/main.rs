@@ -55,6 +55,7 @@ mod an_upstream_that_closes_everything_is_given_a_pause;
 mod an_upstreams_no_is_told_in_our_words;
 mod another_backend_answers_when_one_fails;
 mod chaos_costs_nobody_an_answer;
+mod connections_are_renewed_without_cutting_streams;
 mod curl_gets_a_stream_through_the_front;
 mod each_format_tells_each_api;
 mod every_format_is_written_to_the_byte;
