@@ -67,6 +67,7 @@ mod only_allowed_peers_hand_over;
 mod only_stream_sockets_are_clients;
 mod other_peoples_limits_harm_only_them;
 mod overload_is_answered_at_once;
+mod real_answers_survive_what_befalls_workers;
 mod secrets_stay_inside;
 mod short_of_fds_nobody_is_lost;
 mod silence_is_filled_with_heartbeats;
