@@ -35,7 +35,8 @@ pub fn error_body(body: &[u8]) -> (Option<String>, String) {
 pub fn of_status(status: StatusCode, headers: &HeaderMap, body: &[u8], now: SystemTime) -> Trouble {
     let said = Said::of_body(body);
     let class = match status.as_u16() {
-        401..=403 => Class::Auth,
+        // 407: whoever is on the way does not know us, which is no fault of the question.
+        401..=403 | 407 => Class::Auth,
         429 if said.words.iter().any(|word| Class::of_word(word) == Some(Class::Quota)) => Class::Quota,
         429 => Class::RateLimited,
         503 | OVERLOADED => Class::Overloaded,

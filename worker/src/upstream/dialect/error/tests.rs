@@ -98,6 +98,7 @@ fn a_status_says_who_may_be_asked_again() {
         (402, Auth, Code::UpstreamAuth, Again::Elsewhere),
         (403, Auth, Code::UpstreamAuth, Again::Elsewhere),
         (404, Rejected, Code::InvalidRequest, Again::Elsewhere),
+        (407, Auth, Code::UpstreamAuth, Again::Elsewhere),
         (408, Server, Code::UpstreamError, Again::Anybody),
         (409, Server, Code::UpstreamError, Again::Anybody),
         (413, Rejected, Code::InvalidRequest, Again::Nobody),
