@@ -7,7 +7,9 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::sync::Arc;
 
-use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType};
+use rcgen::{
+    BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, SanType,
+};
 use rustls::pki_types::PrivatePkcs8KeyDer;
 use rustls::server::WebPkiClientVerifier;
 use rustls::{RootCertStore, ServerConfig};
@@ -37,8 +39,8 @@ pub(super) fn configure(
     wants_client_certificate: bool,
     alpn: &[&str],
 ) -> ServerConfig {
-    let (authority, ca) = authority();
-    let (stranger, _) = self::authority();
+    let (authority, ca) = authority("the authority");
+    let (stranger, _) = self::authority("a stranger");
     let issuer = if certificate == Certificate::Unknown { &stranger } else { &authority };
     let key = KeyPair::generate().expect("a key");
     let chain = vec![leaf(certificate, address).signed_by(&key, issuer).expect("a certificate").into()];
@@ -67,9 +69,10 @@ pub(super) fn configure(
     config
 }
 
-fn authority() -> (Issuer<'static, KeyPair>, rcgen::Certificate) {
+fn authority(name: &str) -> (Issuer<'static, KeyPair>, rcgen::Certificate) {
     let key = KeyPair::generate().expect("a key");
     let mut params = params(&[]);
+    params.distinguished_name.push(DnType::CommonName, name);
     params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
     let certificate = params.self_signed(&key).expect("a certificate");
     (Issuer::new(params, key), certificate)
