@@ -18,41 +18,46 @@ const UID: u32 = 61_234;
 const GID: u32 = 61_235;
 
 /// A site whose files workers may read and remove, and a daemon whose workers are confined.
-struct Site {
-    daemon: Daemon,
+pub(crate) struct Site {
+    pub(crate) daemon: Daemon,
     above: TempDir,
 }
 
 impl Site {
     fn start() -> Self {
-        let above = tempfile::tempdir().expect("a file system");
-        fs::set_permissions(above.path(), fs::Permissions::from_mode(0o755)).expect("a file system");
+        Self::with("")
+    }
+
+    /// With further sections.
+    pub(crate) fn with(sections: &str) -> Self {
+        let above = tempfile::tempdir().expect("a directory");
+        fs::set_permissions(above.path(), fs::Permissions::from_mode(0o755)).expect("a mode");
         let files = above.path().join("files");
-        fs::create_dir(&files).expect("a file system");
-        fs::write(above.path().join("secret"), "a secret").expect("a file system");
+        fs::create_dir(&files).expect("a directory");
+        fs::write(above.path().join("secret"), "a secret").expect("a file");
         let mut run_as = String::new();
         if geteuid().is_root() {
             run_as = format!("user = {UID}\ngroup = {GID}\n");
-            chown(&files, None, Some(GID)).expect("a file system");
+            chown(&files, None, Some(GID)).expect("a group");
         }
-        fs::set_permissions(&files, fs::Permissions::from_mode(0o2770)).expect("a file system");
+        fs::set_permissions(&files, fs::Permissions::from_mode(0o2770)).expect("a mode");
         let toml = format!(
-            "[workers]\ncount = 2\nsandbox = \"require\"\n{run_as}[backend]\nfiles_directory = \"{}\"\n",
+            "[workers]\ncount = 2\nsandbox = \"require\"\n{run_as}[backend]\nfiles_directory = \"{}\"\n{sections}",
             files.display()
         );
         Self { daemon: Daemon::start(&toml), above }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.above.path().join("files").join(name)
     }
 
-    fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
-        fs::write(self.path(name), bytes).expect("a file system");
-        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o640)).expect("a file system");
+    pub(crate) fn write(&self, name: &str, bytes: impl AsRef<[u8]>) {
+        fs::write(self.path(name), bytes).expect("a file");
+        fs::set_permissions(self.path(name), fs::Permissions::from_mode(0o640)).expect("a mode");
     }
 
-    fn is_removed(&self, name: &str) {
+    pub(crate) fn is_removed(&self, name: &str) {
         eventually(&format!("{name} is removed"), || (!self.path(name).exists()).then_some(()));
     }
 
