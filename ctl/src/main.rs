@@ -42,7 +42,7 @@ Examples:
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Hand one prompt over as Apache does and print the answer as it comes
-    Stream(stream::Args),
+    Stream(Box<stream::Args>),
     /// Show the workers and what they hold
     Status(status::Args),
     /// Show every stream: id, slot, phase, age, bytes, user

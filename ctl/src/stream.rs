@@ -1,6 +1,7 @@
 //! `handoffctl stream`: one handoff, as Apache does it, and its answer.
 //! In: a prompt, or a payload as it is. Out: the answer, token by token, as a client of the site would see it.
-//! Never: keeps the daemon's end of the connection, calls a cut-off answer complete.
+//! Never: keeps the daemon's end of the connection, calls a cut-off answer complete, except in the format `raw`: there
+//! only the upstream's own language says what an end is, and the end of the connection is taken for it.
 
 use std::fs;
 use std::io::{self, Read, StdoutLock, Write};
@@ -26,6 +27,8 @@ Exit codes:
 Examples:
   handoffctl stream 'Why is the sky blue?'
   handoffctl stream --format openai --json 'Why?'
+  handoffctl stream --backend claude --model claude-sonnet-4-5 --include usage,reasoning --json 'Why?'
+  handoffctl stream --backend claude --format raw 'Why?'
   handoffctl stream --mock-length 5 --mock-fail-at 3 'Why?'
   handoffctl stream --head
   jq -n '{messages:[{role:\"user\",content:\"Why?\"}]}' | handoffctl stream --file -";
@@ -49,14 +52,20 @@ pub(crate) struct Args {
     #[arg(long, conflicts_with_all = ["file", "json"])]
     head: bool,
     /// Send this file's bytes (- for stdin) as the payload, as they are
-    #[arg(long, value_name = "PATH", conflicts_with_all = ["prompt", "system", "model", "user_id", "Mock"])]
+    #[arg(long, value_name = "PATH", conflicts_with_all = ["prompt", "system", "backend", "model", "include", "user_id", "Mock"])]
     file: Option<PathBuf>,
     /// The system message
     #[arg(long, value_name = "TEXT")]
     system: Option<String>,
-    /// The model to ask
+    /// The backend to ask, by its name in the configuration
+    #[arg(long, value_name = "NAME")]
+    backend: Option<String>,
+    /// The model to ask; without --backend it also decides who is asked
     #[arg(long)]
     model: Option<String>,
+    /// What the answer carries besides text; to be seen with --json
+    #[arg(long, value_enum, value_delimiter = ',', value_name = "WHAT,…")]
+    include: Vec<Include>,
     /// The user, for the daemon's log
     #[arg(long, value_name = "ID")]
     user_id: Option<String>,
@@ -68,6 +77,20 @@ pub(crate) struct Args {
     timeout: u64,
     #[command(flatten)]
     mock: Mock,
+}
+
+/// What an answer may carry besides its text.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+#[value(rename_all = "snake_case")]
+enum Include {
+    /// The model's thinking
+    Reasoning,
+    /// Calls of the site's tools
+    ToolCalls,
+    /// Why the answer ended
+    FinishReason,
+    /// Tokens spent
+    Usage,
 }
 
 /// Wishes for the mock backend, where backend.mock.allow_request_options permits them.
@@ -112,9 +135,14 @@ impl Args {
             "format": self.format.name(),
             "method": self.head.then_some("HEAD"),
             "system": self.system,
+            "backend": self.backend,
             "model": self.model,
             "user_id": self.user_id,
         }));
+        if !self.include.is_empty() {
+            let names = self.include.iter().map(|include| include.name()).collect::<Value>();
+            payload.insert("include".into(), names);
+        }
         let mock = without_nulls(json!({
             "length": self.mock.mock_length,
             "token_delay_ms": self.mock.mock_token_delay_ms,
@@ -125,6 +153,18 @@ impl Args {
             payload.insert("mock".into(), mock.into());
         }
         payload.into()
+    }
+}
+
+impl Include {
+    /// The name that a payload uses.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Reasoning => "reasoning",
+            Self::ToolCalls => "tool_calls",
+            Self::FinishReason => "finish_reason",
+            Self::Usage => "usage",
+        }
     }
 }
 
@@ -163,7 +203,7 @@ fn loopback_pair() -> io::Result<(TcpStream, TcpStream)> {
 
 /// Reads the answer to the end of the connection; complete or not, what came is shown.
 fn show(mut client: TcpStream, view: &mut View<'_>, silence_max: Duration) -> Result<(), Failure> {
-    let mut decoder = Decoder::new();
+    let mut decoder = if view.is_verbatim() { Decoder::verbatim() } else { Decoder::new() };
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let length = match client.read(&mut buffer) {
@@ -176,6 +216,7 @@ fn show(mut client: TcpStream, view: &mut View<'_>, silence_max: Duration) -> Re
         for piece in decoder.feed(&buffer[..length]).map_err(Cut::from)? {
             match piece {
                 Piece::Head(head) => view.head(head)?,
+                Piece::Bytes(bytes) => view.print(&bytes)?,
                 Piece::Event(event) => view.event(&event)?,
             }
         }
@@ -200,9 +241,14 @@ impl<'a> View<'a> {
         Self { args, out, handed_over_at, head: None, line_is_open: false, ended: false, error: None }
     }
 
+    /// The stream is printed as it comes.
+    fn is_verbatim(&self) -> bool {
+        self.args.format == Format::Raw && !self.args.json
+    }
+
     fn head(&mut self, head: Head) -> Result<(), Failure> {
         if self.args.head {
-            self.print(&head.to_string())?;
+            self.print(head.to_string().as_bytes())?;
         } else if self.args.show_head {
             eprintln!("{head}");
         }
@@ -216,10 +262,10 @@ impl<'a> View<'a> {
             let name = event.name.as_deref().unwrap_or("message");
             let at_ms = self.handed_over_at.elapsed().as_millis();
             let line = json!({"event": name, "data": event.data, "id": event.id, "at_ms": at_ms});
-            self.print(&format!("{line}\n"))?;
+            self.print(format!("{line}\n").as_bytes())?;
         }
         match meaning {
-            Meaning::Text(text) if !self.args.json => self.print(&text)?,
+            Meaning::Text(text) if !self.args.json => self.print(text.as_bytes())?,
             Meaning::Text(_) | Meaning::Other => {}
             Meaning::End => self.ended = true,
             Meaning::Error(error) => self.error = Some(error),
@@ -252,15 +298,15 @@ impl<'a> View<'a> {
         Err(Cut::from(BadAnswer::NoStream(content_type)).into())
     }
 
-    fn print(&mut self, text: &str) -> Result<(), Failure> {
-        if let Some(last) = text.chars().last() {
-            self.line_is_open = last != '\n';
+    fn print(&mut self, text: &[u8]) -> Result<(), Failure> {
+        if let Some(last) = text.last() {
+            self.line_is_open = *last != b'\n';
         }
-        self.out.write_all(text.as_bytes()).and_then(|()| self.out.flush()).map_err(Failure::Output)
+        self.out.write_all(text).and_then(|()| self.out.flush()).map_err(Failure::Output)
     }
 
     fn end_line(&mut self) -> Result<(), Failure> {
-        if self.line_is_open { self.print("\n") } else { Ok(()) }
+        if self.line_is_open { self.print(b"\n") } else { Ok(()) }
     }
 }
 
@@ -286,13 +332,35 @@ mod tests {
         let expected =
             json!({"prompt": "hi", "format": "events", "model": "m", "mock": {"length": 3, "fail_at": 2}});
         assert_eq!(parse(&words).unwrap().payload(), expected);
+        let words = [
+            "hi",
+            "--format",
+            "raw",
+            "--backend",
+            "b",
+            "--include",
+            "usage,tool_calls",
+            "--include",
+            "reasoning",
+        ];
+        let expected = json!({
+            "prompt": "hi", "format": "raw", "backend": "b", "include": ["usage", "tool_calls", "reasoning"],
+        });
+        assert_eq!(parse(&words).unwrap().payload(), expected);
         assert_eq!(parse(&["--head"]).unwrap().payload(), json!({"format": "content", "method": "HEAD"}));
     }
 
     #[test]
     fn a_file_is_sent_as_it_is_or_not_at_all() {
         assert!(parse(&["--file", "-"]).is_ok());
-        for others in [&["hi"][..], &["--head"], &["--model", "m"], &["--mock-length", "3"]] {
+        for others in [
+            &["hi"][..],
+            &["--head"],
+            &["--model", "m"],
+            &["--backend", "b"],
+            &["--include", "usage"],
+            &["--mock-length", "3"],
+        ] {
             assert!(parse(&[&["--file", "-"], others].concat()).is_err(), "{others:?}");
         }
         assert!(parse(&[]).is_err());

@@ -18,6 +18,8 @@ pub(crate) enum Format {
     Openai,
     /// typed events: delta, reasoning, usage, done, error, …
     Events,
+    /// The upstream's own events, byte for byte; they end with the connection
+    Raw,
 }
 
 /// What one event says.
@@ -48,11 +50,15 @@ impl Format {
             Self::Text => "text",
             Self::Openai => "openai",
             Self::Events => "events",
+            Self::Raw => "raw",
         }
     }
 
     /// Reads one event.
     pub(crate) fn meaning(self, event: &Event) -> Meaning {
+        if self == Self::Raw {
+            return raw_meaning(event);
+        }
         if let Some(error) = ErrorMessage::parse(event.data.as_bytes()) {
             return Meaning::Error(error);
         }
@@ -62,10 +68,18 @@ impl Format {
             (Self::Text, None) => Some(event.data.clone()),
             (Self::Content, None) | (Self::Events, Some("delta")) => string_at(&event.data, "/content"),
             (Self::Openai, None) => string_at(&event.data, "/choices/0/delta/content"),
-            (Self::Content | Self::Text | Self::Openai, Some(_)) | (Self::Events, _) => None,
+            (Self::Content | Self::Text | Self::Openai, Some(_)) | (Self::Events | Self::Raw, _) => None,
         };
         text.map_or(Meaning::Other, Meaning::Text)
     }
+}
+
+/// Each event may be the last: which one is, only the upstream's own language tells. An error has our name; what has no
+/// name is the upstream's own, whatever is in it.
+fn raw_meaning(event: &Event) -> Meaning {
+    let error = event.name.as_deref().filter(|name| *name == "error");
+    let error = error.and_then(|_| ErrorMessage::parse(event.data.as_bytes()));
+    error.map_or(Meaning::End, Meaning::Error)
 }
 
 impl ErrorMessage {
@@ -135,6 +149,14 @@ mod tests {
                 assert_eq!(error.to_string(), "the worker died (worker_crashed)");
             }
         }
+    }
+
+    #[test]
+    fn of_the_upstreams_own_events_only_ours_is_an_error() {
+        let data = r#"{"error":{"message":"no"}}"#;
+        assert_eq!(Format::Raw.meaning(&event(None, data)), Meaning::End);
+        assert_eq!(Format::Raw.meaning(&event(Some("messages"), "[]")), Meaning::End);
+        assert!(matches!(Format::Raw.meaning(&event(Some("error"), data)), Meaning::Error(_)));
     }
 
     #[test]

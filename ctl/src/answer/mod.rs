@@ -17,6 +17,8 @@ const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 pub(crate) enum Piece {
     /// The status line and headers: first, and once.
     Head(Head),
+    /// Bytes of an event stream as they came, before the events that they complete; of [`Decoder::verbatim`] alone.
+    Bytes(Vec<u8>),
     /// One server-sent event.
     Event(Event),
 }
@@ -40,6 +42,7 @@ pub(crate) enum BadAnswer {
 #[derive(Debug)]
 pub(crate) struct Decoder {
     state: State,
+    is_verbatim: bool,
 }
 
 #[derive(Debug)]
@@ -52,7 +55,12 @@ enum State {
 impl Decoder {
     /// A decoder that awaits the first byte of a head.
     pub(crate) fn new() -> Self {
-        Self { state: State::Head(Vec::new()) }
+        Self { state: State::Head(Vec::new()), is_verbatim: false }
+    }
+
+    /// The same, for who wants the stream's own bytes too.
+    pub(crate) fn verbatim() -> Self {
+        Self { is_verbatim: true, ..Self::new() }
     }
 
     /// Takes the next bytes, hands out what they complete.
@@ -71,7 +79,10 @@ impl Decoder {
                 pieces.extend(self.feed(&rest)?);
                 Ok(pieces)
             }
-            State::Events(parser) => Ok(parser.feed(bytes)?.into_iter().map(Piece::Event).collect()),
+            State::Events(parser) => {
+                let own = (self.is_verbatim && !bytes.is_empty()).then(|| Piece::Bytes(bytes.to_vec()));
+                Ok(own.into_iter().chain(parser.feed(bytes)?.into_iter().map(Piece::Event)).collect())
+            }
             State::Body(body) => {
                 body.extend_from_slice(bytes);
                 if body.len() > BODY_BYTES_MAX { Err(BadAnswer::BodyTooLong) } else { Ok(Vec::new()) }
@@ -111,6 +122,22 @@ mod tests {
         }
         let single: Vec<&[u8]> = STREAM.as_bytes().chunks(1).collect();
         assert_eq!(decode(&single), whole);
+    }
+
+    #[test]
+    fn a_verbatim_stream_is_all_its_bytes_however_it_is_cut() {
+        let body = STREAM.split_once("\r\n\r\n").map(|(_, body)| body.as_bytes());
+        for length in [1, 7, STREAM.len()] {
+            let mut decoder = Decoder::verbatim();
+            let pieces: Vec<Piece> =
+                STREAM.as_bytes().chunks(length).flat_map(|chunk| decoder.feed(chunk).unwrap()).collect();
+            let bytes = pieces.iter().flat_map(|piece| match piece {
+                Piece::Bytes(bytes) => bytes.as_slice(),
+                Piece::Head(_) | Piece::Event(_) => &[],
+            });
+            assert_eq!(Some(bytes.copied().collect::<Vec<u8>>().as_slice()), body);
+            assert_eq!(pieces.iter().filter(|piece| matches!(piece, Piece::Event(_))).count(), 3);
+        }
     }
 
     #[test]

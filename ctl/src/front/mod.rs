@@ -28,8 +28,8 @@ const PAGE: &str = include_str!("page.html");
 const HELP_TAIL: &str = "\
 Routes:
   /         a page that streams by EventSource and by fetch
-  /stream   handed over, with prompt, format, backend, model, system, user_id, mock (JSON)
-            from the query, form fields or a JSON body; lastEventId from the query
+  /stream   handed over, with prompt, format, backend, model, include (usage,reasoning,…),
+            system, user_id and mock (JSON) from the query, form fields or a JSON body; lastEventId from the query
 
 Exit codes:
   2  wrong usage

@@ -7,7 +7,7 @@ use super::reply::Reply;
 use super::request::{Method, Request};
 
 /// What a client may say.
-const KEYS: [&str; 7] = ["prompt", "format", "backend", "model", "system", "user_id", "mock"];
+const KEYS: [&str; 8] = ["prompt", "format", "backend", "model", "include", "system", "user_id", "mock"];
 
 /// The JSON to hand over: the body's fields win over the query's.
 pub(super) fn payload(request: &Request) -> Result<Vec<u8>, Reply> {
@@ -49,6 +49,8 @@ fn add_form(payload: &mut Map<String, Value>, form: &[u8]) -> Result<(), Reply> 
                 payload.insert("mock".into(), mock.into());
             }
             "lastEventId" => drop(payload.insert("last_event_id".into(), value.into())),
+            // `include=usage,reasoning`
+            "include" => drop(payload.insert("include".into(), value.split(',').collect())),
             key if KEYS.contains(&key) => drop(payload.insert(key.into(), value.into())),
             _ => {}
         }
@@ -94,8 +96,8 @@ mod tests {
 
     #[test]
     fn a_query_becomes_a_payload() {
-        let query = "prompt=gr%C3%BCn+und+100%25&backend=b&format=text&mock=%7B%22length%22:3%7D&lastEventId=r:1&evil=1";
-        let expected = json!({"prompt": "grün und 100%", "backend": "b", "format": "text", "method": "GET",
+        let query = "prompt=gr%C3%BCn+und+100%25&format=text&mock=%7B%22length%22:3%7D&include=usage,reasoning&backend=b&lastEventId=r:1&evil=1";
+        let expected = json!({"prompt": "grün und 100%", "format": "text", "method": "GET", "backend": "b", "include": ["usage", "reasoning"],
             "mock": {"length": 3}, "last_event_id": "r:1"});
         assert_eq!(read(&request(Method::Get, query, "")), expected);
     }

@@ -51,6 +51,7 @@ mod an_api_is_asked_with_the_files_of_a_question;
 mod an_api_is_reached_as_configured;
 mod an_envelope_comes_before_the_payload;
 mod an_http2_servers_word_is_kept;
+mod an_operator_can_ask_any_api;
 mod an_operator_can_ask_what_goes_on;
 mod an_operator_gives_orders;
 mod an_upgrade_changes_the_binary_and_nothing_else;
