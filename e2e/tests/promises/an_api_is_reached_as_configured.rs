@@ -1,6 +1,9 @@
 //! However an API has to be reached, it is: through an egress proxy, over TLS of all kinds, with a certificate of our own,
 //! over a Unix socket; by configuration, or by the environment alone.
 
+use std::io;
+use std::net::{Shutdown, TcpListener, TcpStream};
+
 use handoff_e2e::upstream::{
     API_KEY, Certificate, Dialect, Options, Protocol, Proxy, Spoken, Upstream, words,
 };
@@ -176,4 +179,40 @@ fn by_the_keys_of_the_daemon_that_sites_use_today() {
     let connection = &llm.connections()[request.connection];
     let window = connection.settings.iter().find(|(identifier, _)| *identifier == 4);
     assert_eq!(window, Some(&(4, 768 * 1024)), "SETTINGS_INITIAL_WINDOW_SIZE (RFC 9113, 6.5.2)");
+}
+
+/// Everything that comes to a port of `localhost` goes to a server that listens elsewhere.
+fn relay(to: &Upstream) -> u16 {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let (port, to) = (listener.local_addr().expect("an address").port(), to.address());
+    std::thread::spawn(move || {
+        // As long as there is a server behind it.
+        while let Ok((client, _)) = listener.accept() {
+            let Ok(server) = TcpStream::connect(&to) else { return };
+            for (mut from, mut to) in [(client.try_clone(), server.try_clone()), (Ok(server), Ok(client))]
+                .map(|(from, to)| (from.expect("a socket"), to.expect("a socket")))
+            {
+                std::thread::spawn(move || {
+                    let _ = io::copy(&mut from, &mut to);
+                    let _ = to.shutdown(Shutdown::Write);
+                });
+            }
+        }
+    });
+    port
+}
+
+#[test]
+fn by_a_name_that_confined_workers_look_up() {
+    for protocol in [Protocol::H1, Protocol::H2Tls] {
+        let llm = Upstream::start(protocol);
+        let there = format!("localhost:{}", relay(&llm));
+        let toml = llm.backend_toml("llm", Dialect::OpenAi).replace(&llm.address(), &there);
+        is_answered(&ask(&confined(&toml)));
+        let request = llm.wait_for_request(0).request;
+        assert_eq!(request.header("host"), Some(there.as_str()), "{protocol:?}");
+        let name = llm.connections()[request.connection].server_name.clone();
+        let is_tls = protocol == Protocol::H2Tls;
+        assert_eq!(name.as_deref(), is_tls.then_some("localhost"), "{protocol:?}");
+    }
 }

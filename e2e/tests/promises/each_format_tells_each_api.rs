@@ -227,7 +227,13 @@ fn site(llm: &Upstream) -> (Daemon, TempDir) {
     llm.answer_with(move |request| {
         let case = cases.iter().find(|case| case.path == request.path).expect("a path of an API");
         let kind = if case.dialect == Dialect::Ollama { "application/x-ndjson" } else { "text/event-stream" };
-        Answer::new(200).header("content-type", kind).send(case.body)
+        let answer = Answer::new(200).header("content-type", kind).send(case.body);
+        // However it is cut.
+        match request.number % 3 {
+            0 => answer,
+            1 => answer.bytewise(),
+            _ => answer.in_pieces_of(29),
+        }
     });
     (confined(&toml), directory)
 }
