@@ -1,4 +1,4 @@
-//! Which proxy a backend has.
+//! Which proxy a backend has, and whose certificates it trusts: what the environment says to all programs.
 
 use super::load;
 use crate::Config;
@@ -105,4 +105,20 @@ fn a_proxy_that_cannot_be_used_is_an_error_without_its_password() {
         let error = config("http://a.example", &format!("proxy = \"{address}\""), &[]).unwrap_err();
         assert!(error.contains("backends.x.proxy = <secret>: must be http://host:port"), "{error}");
     }
+}
+
+#[test]
+fn the_environments_certificates_are_for_who_names_none_and_speaks_tls() {
+    let ca_file = |base: &str, line: &str, word: &str| {
+        let config = config(base, line, &[("SSL_CERT_FILE", word)])?;
+        let Kind::Api(api) = &config.backends.find("x").unwrap().kind else { panic!("an API") };
+        Ok::<_, String>(api.connection.ca_file.as_ref().map(|path| path.display().to_string()))
+    };
+    let own = "ca_file = \"/own\"";
+    assert_eq!(ca_file("https://a", "", "/all").unwrap().as_deref(), Some("/all"));
+    assert_eq!(ca_file("https://a", own, "/all").unwrap().as_deref(), Some("/own"));
+    assert_eq!(ca_file("https://a", "", "").unwrap(), None);
+    assert_eq!(ca_file("http://a", "", "/all").unwrap(), None);
+    let error = ca_file("https://a", "", "all").unwrap_err();
+    assert!(error.contains("SSL_CERT_FILE") && error.contains("begins with /"), "{error}");
 }

@@ -2,17 +2,22 @@
 
 use std::num::{NonZeroU16, NonZeroU32};
 use std::ops::RangeInclusive;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use super::proxy;
 use super::section::Section;
+use crate::address::Address;
 use crate::allowed;
 use crate::backend::{ClientCertificate, Connection};
 use crate::reader::Reader;
+use crate::settings::Value;
 
 /// HTTP/2 begins with windows of 64 KiB and knows none of 2 GiB.
 const WINDOW_KB: RangeInclusive<u32> = 64..=2_097_151;
 const KIBIBYTE: u32 = 1024;
+/// As OpenSSL has it. A worker has no environment: it must be read here.
+const CA_VARIABLE: &str = "SSL_CERT_FILE";
 const STREAMS: RangeInclusive<u32> = 1..=100_000;
 const CONNECTIONS: RangeInclusive<u16> = 1..=10_000;
 const IDLE_CONNECTIONS: RangeInclusive<u32> = 0..=100_000;
@@ -41,10 +46,23 @@ pub(super) fn connection(reader: &mut Reader<'_>, section: &Section, base: &str)
         connections_max: NonZeroU16::new(connections).unwrap_or(NonZeroU16::MIN),
         idle_max: reader.value(&section.key("idle_max"), 100, allowed::whole(IDLE_CONNECTIONS)),
         age_max: section.timeout(reader, "connection_age_max_secs", secs(300)),
-        ca_file: reader.optional(&section.key("ca_file"), allowed::absolute_path),
+        ca_file: ca_file(reader, section, base),
         client_certificate: client_certificate(reader, section),
         insecure_ssl: reader.value(&section.key("insecure_ssl"), false, allowed::flag),
     }
+}
+
+/// Whom to trust: what the section says, else, where there is TLS, what the environment says to all programs.
+fn ca_file(reader: &mut Reader<'_>, section: &Section, base: &str) -> Option<PathBuf> {
+    let key = section.key("ca_file");
+    let said = reader.optional(&key, allowed::absolute_path);
+    if reader.says(&key) || !Address::parse(base).is_some_and(|address| address.is_https) {
+        return said;
+    }
+    let word = reader.environment()(CA_VARIABLE).filter(|word| !word.is_empty())?;
+    allowed::absolute_path(&Value::Word(word))
+        .map_err(|allowed| reader.refuse_variable(CA_VARIABLE, &key, allowed))
+        .ok()
 }
 
 fn windows(reader: &mut Reader<'_>, section: &Section) -> (u32, Option<u32>) {

@@ -154,6 +154,12 @@ fn by_the_environment_alone() {
     }
     let llm = Upstream::start(Protocol::Unix);
     check(&llm, &[("OPENAI_API_SOCKET", &llm.address())], Spoken::H1);
+    for (protocol, spoken) in [(Protocol::H2Tls, Spoken::H2), (Protocol::TlsWithoutAlpn, Spoken::H1)] {
+        let llm = Upstream::start(protocol);
+        let trusted = llm.ca_file().display().to_string();
+        let base = format!("{}/v1", llm.origin());
+        check(&llm, &[("OPENAI_API_BASE", &base), ("SSL_CERT_FILE", &trusted)], spoken);
+    }
     for (http2, spoken) in [("true", Spoken::H2), ("false", Spoken::H1), ("0", Spoken::H1)] {
         let llm =
             Upstream::with(Options { certificate: Certificate::Unknown, ..Options::new(Protocol::H2Tls) });

@@ -136,7 +136,7 @@ fn roots(base: &Uri, connection: &Connection) -> Result<Arc<RootCertStore>, TlsE
     Ok(Arc::new(RootCertStore::empty()))
 }
 
-/// The system's, as OpenSSL would find them (`SSL_CERT_FILE`, `SSL_CERT_DIR`, then the usual places).
+/// The system's, from the usual places: a worker has no environment that could name others.
 fn system_roots() -> Result<Arc<RootCertStore>, TlsError> {
     static ROOTS: OnceLock<Result<Arc<RootCertStore>, String>> = OnceLock::new();
     let roots = ROOTS.get_or_init(|| {
