@@ -329,19 +329,26 @@ impl Streaming {
         watch: &mut Watch,
         events: &mut VecDeque<Event>,
     ) -> Result<Progress, Trouble> {
+        let is_known_end = broken.is_none() && self.bytes.has_known_end();
+        let mut is_half = false;
         if !self.scribe.decoder.is_answered()
             && let Some(event) = self.reader.rest()
         {
             let mut rest = VecDeque::new();
             let taken = self.scribe.take(&event, watch, &mut rest);
-            if taken.is_ok() && self.scribe.decoder.is_answered() {
-                tracing::debug!("the upstream's last event came without its end");
-                events.append(&mut rest);
+            let is_over = is_known_end && self.scribe.decoder.ends_with_body();
+            match taken {
+                Ok(_) if self.scribe.decoder.is_answered() || is_over => {
+                    tracing::debug!("the upstream's last event came without its end");
+                    events.append(&mut rest);
+                }
+                Err(trouble) if trouble.reason == FailureReason::ErrorEvent => return Err(trouble),
+                Ok(_) | Err(_) => is_half = true,
             }
         }
         match broken {
             _ if self.scribe.decoder.is_answered() => Ok(Progress::Complete),
-            None if self.scribe.decoder.ends_with_body() && self.bytes.has_known_end() => {
+            None if is_known_end && self.scribe.decoder.ends_with_body() && !is_half => {
                 Ok(Progress::Complete)
             }
             None => Err(Trouble::incomplete("the body ended without the answer's end")),

@@ -30,6 +30,7 @@ pub struct Decoder {
     messages: Vec<Known>,
     /// What messages that are forgotten have cost.
     usage_before: Usage,
+    has_begun: bool,
     is_answered: bool,
 }
 
@@ -75,6 +76,7 @@ impl Decoder {
         event: &RawEvent<'_>,
         events: &mut Vec<Event>,
     ) -> Result<Verdict, Trouble> {
+        self.has_begun = true;
         // A subgraph's events have its name behind a bar.
         let name = event.name.unwrap_or_default();
         let mode = name.split('|').next().unwrap_or_default();
@@ -98,6 +100,11 @@ impl Decoder {
     /// `end` has come. Not every version sends it.
     pub(super) fn is_answered(&self) -> bool {
         self.is_answered
+    }
+
+    /// Some event has come: what has none is no run.
+    pub(super) fn has_begun(&self) -> bool {
+        self.has_begun
     }
 
     /// A message, or a piece of it, and what is known of it.

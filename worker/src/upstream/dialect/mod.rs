@@ -250,7 +250,7 @@ impl Decoder {
     /// A clean end of the body makes this answer complete, although nothing in it said so.
     #[must_use]
     pub fn ends_with_body(&self) -> bool {
-        matches!(self, Self::LangGraph(_))
+        matches!(self, Self::LangGraph(decoder) if decoder.has_begun())
     }
 
     /// The call that ends the answer at the upstream, where closing the connection does not.
