@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use handoff_e2e::upstream::{Answer, Dialect, Protocol, Step, Upstream};
-use handoff_e2e::{Client, Daemon, eventually};
+use handoff_e2e::{Client, Daemon, eventually, throughout};
 use nix::sys::signal::Signal;
 use serde_json::json;
 
@@ -67,8 +67,9 @@ fn an_answer_in_the_background_is_cancelled_when_its_worker_ends() {
     assert!(response.body.contains("shutting_down"), "{response:?}");
     let session = daemon.session("r");
     assert_eq!(session["outcome"], "shutting_down", "{session}");
-    // A worker that waits for nobody would be gone by then.
-    std::thread::sleep(Duration::from_millis(200));
+    throughout(Duration::from_millis(200), || {
+        assert!(daemon.exit_status().is_none(), "the worker is gone before the upstream is told");
+    });
     llm.listen();
     daemon.wait();
     assert_is_cancelled(&llm);

@@ -77,6 +77,8 @@ pub(super) struct Choice {
 
 #[derive(Debug)]
 enum State {
+    /// The first backend is asked next.
+    Due,
     Asking(Box<Attempt>),
     Waiting(Pin<Box<Sleep>>),
     Over,
@@ -177,6 +179,7 @@ impl Answer {
             }
             match &mut self.state {
                 State::Over => return Poll::Ready(self.failure.take().map(Err)),
+                State::Due => self.ask(),
                 State::Waiting(sleep) => {
                     ready!(sleep.as_mut().poll(cx));
                     self.ask();
@@ -288,7 +291,10 @@ impl Answer {
 
     fn wait(&mut self, wait: Duration) {
         self.tokens = Tokens::default();
-        self.state = State::Waiting(Box::pin(tokio::time::sleep(wait)));
+        self.state = match wait.is_zero() {
+            true => State::Due,
+            false => State::Waiting(Box::pin(tokio::time::sleep(wait))),
+        };
     }
 
     /// What the new events mean.
