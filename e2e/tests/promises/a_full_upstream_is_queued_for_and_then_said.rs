@@ -8,7 +8,9 @@ use serde_json::json;
 /// One worker with one connection.
 fn narrow(llm: &Upstream, keys: &str) -> Daemon {
     let backend = llm.backend_toml("llm", Dialect::OpenAi);
-    let backend = format!("[backend]\nprovider = \"llm\"\n{backend}connections_max = 1\nretries = 0\n");
+    let backend = format!(
+        "[backend]\nprovider = \"llm\"\n{backend}connections_max = 1\nstreams_max = 1\nretries = 0\n"
+    );
     Daemon::confined(1, &format!("{backend}{keys}"))
 }
 

@@ -28,7 +28,7 @@ fn is_given_up(llm: &Upstream, daemon: &Daemon, (number, code, reason): (usize, 
 
 #[test]
 fn that_says_nothing_or_nothing_that_matters() {
-    const KEYS: &str = "idle_timeout_secs = 0.3\nidle_content_timeout_secs = 0.6\n";
+    const KEYS: &str = "idle_timeout_secs = 0.3\nidle_content_timeout_secs = 0.6\ntotal_timeout_secs = 10\n";
     for (protocol, dialect) in [(Protocol::H1, Dialect::OpenAi), (Protocol::H2Tls, Dialect::Anthropic)] {
         let llm = Upstream::start(protocol);
         let daemon = backed_by(&llm, dialect, KEYS);

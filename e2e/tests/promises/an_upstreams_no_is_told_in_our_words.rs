@@ -27,7 +27,6 @@ fn a_question_at_fault_is_asked_once_and_of_nobody_else() {
     let cases = [
         (400, "invalid_request_error", "context_length_exceeded", told("context_length_exceeded")),
         (400, "invalid_request_error", "unsupported_parameter", told("unsupported_parameter")),
-        (404, "invalid_request_error", "model_not_found", told("model_not_found")),
         (413, "invalid_request_error", "request_too_large", told("request_too_large")),
         (422, "invalid_request_error", "unprocessable", told("unprocessable")),
     ];
@@ -39,6 +38,20 @@ fn a_question_at_fault_is_asked_once_and_of_nobody_else() {
     assert_eq!((llm.request_count(), other.request_count()), (count, 0));
     assert_eq!(daemon.metric("handoffd_backend_retries_total"), 0.0);
     assert_eq!(daemon.metric("handoffd_backend_failovers_total"), 0.0);
+}
+
+#[test]
+fn a_model_that_is_missing_may_be_elsewhere() {
+    let (llm, other) = (Upstream::start(Protocol::H1), Upstream::start(Protocol::H1));
+    llm.script(Answer::openai_error(404, "invalid_request_error", "model_not_found", SENTENCE));
+    let backends = [("alone", &llm, ""), ("llm", &llm, "fallbacks = [\"other\"]\n"), ("other", &other, "")];
+    let toml = backends.map(|(name, llm, keys)| llm.backend_toml(name, Dialect::OpenAi) + keys);
+    let daemon = Daemon::confined(2, &toml.concat());
+    let response = daemon.hand_over(r#"{"prompt":"x","backend":"alone"}"#).response();
+    is_told(&response, (400, "invalid_request", "model_not_found"));
+    assert_eq!(llm.request_count(), 1, "it would say the same again");
+    let response = daemon.hand_over(r#"{"prompt":"x","backend":"llm"}"#).response();
+    assert!(response.is_complete() && response.text() == words(10), "{response:?}");
 }
 
 #[test]
