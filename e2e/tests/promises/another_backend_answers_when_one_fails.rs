@@ -2,7 +2,7 @@
 //! the first word nobody else is asked.
 
 use handoff_e2e::upstream::{Dialect, Protocol, Step, code, words};
-use handoff_e2e::{Answer, Daemon, Response, Upstream};
+use handoff_e2e::{Answer, Daemon, Response, Upstream, eventually};
 use serde_json::{Value, json};
 
 /// Three backends, each the next one's fallback, asked from the first on.
@@ -106,6 +106,23 @@ fn also_when_heartbeats_are_out() {
         assert_eq!(text(&rest, format), words(10), "{rest:?}");
     }
     assert_eq!((chain.first.request_count(), chain.second.request_count()), (2, 2));
+}
+
+#[test]
+fn without_asking_who_wants_a_pause() {
+    let chain = Chain::start();
+    let refusal = Answer::openai_error(429, "requests", "rate_limit_exceeded", "not now");
+    chain.first.script(refusal.header("retry-after", "30"));
+    chain.second.script(Answer::anthropic());
+    let daemon = Daemon::confined(2, &chain.toml());
+    for number in 0..5 {
+        let response = daemon.hand_over(r#"{"prompt":"a question"}"#).response();
+        assert!(is_whole(&response) && response.text() == words(10), "{number}: {response:?}");
+        eventually("all workers are told", || {
+            (daemon.metric("handoffd_backend_cooling{backend=\"first\"") == 1.0).then_some(())
+        });
+    }
+    assert_eq!((chain.first.request_count(), chain.second.request_count()), (1, 5));
 }
 
 #[test]
