@@ -68,7 +68,7 @@ fn work(channel: OwnedFd, configure: Configure, log: &Log, confined: Confined) -
         Ok(runtime) => runtime,
         Err(error) => return fail(EXIT_SOFTWARE, &format!("the runtime cannot be made: {error}")),
     };
-    LocalSet::new().block_on(&runtime, async {
+    let code = LocalSet::new().block_on(&runtime, async {
         let channel = match WorkerChannel::new(channel) {
             Ok(channel) => channel,
             Err(error) => return fail(EXIT_SOFTWARE, &format!("the channel cannot be watched: {error}")),
@@ -80,7 +80,10 @@ fn work(channel: OwnedFd, configure: Configure, log: &Log, confined: Confined) -
                 ExitCode::from(EXIT_SOFTWARE)
             }
         }
-    })
+    });
+    // A thread that waits for a name server cannot be stopped, and keeps nobody alive.
+    runtime.shutdown_background();
+    code
 }
 
 /// `--self-test`.
