@@ -20,6 +20,7 @@ mod a_full_upstream_is_queued_for_and_then_said;
 mod a_half_closed_client_has_left_unless_it_is_served;
 mod a_handoff_becomes_a_stream;
 mod a_handoff_is_tried_again_a_bounded_number_of_times;
+mod a_hiccup_closes_no_backend;
 mod a_huge_event_is_passed_on_or_refused;
 mod a_hung_worker_is_fenced_and_replaced;
 mod a_hurried_site_closes_no_backend;

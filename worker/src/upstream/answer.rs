@@ -21,7 +21,7 @@ use super::again::Next;
 use super::attempt::{Attempt, Native, Progress};
 use super::backend::Backend;
 use super::open::Tag;
-use super::rest::Insistence;
+use super::rest::{Insistence, Span};
 use super::trouble::{Again, Trouble};
 use crate::event::{Event, Usage};
 use crate::failure::{Code, Failure};
@@ -43,6 +43,8 @@ pub(crate) struct Answer {
     /// Further attempts at the backend that is asked now.
     repeated: u8,
     attempts: u32,
+    /// The last of them.
+    attempted_at: Instant,
     /// Events that wait to be taken.
     ready: VecDeque<Event>,
     /// Bytes among them that have no meaning yet.
@@ -108,6 +110,7 @@ impl Answer {
             state: State::Over,
             repeated: 0,
             attempts: 0,
+            attempted_at: Instant::now(),
             ready: VecDeque::new(),
             held_bytes: 0,
             has_begun: false,
@@ -224,6 +227,7 @@ impl Answer {
         let tag = &self.question.tag;
         let attempt = Attempt::begin(&choice.backend, request, &choice.model, tag, choice.native);
         self.attempts += 1;
+        self.attempted_at = now;
         match attempt {
             Ok(attempt) => self.state = State::Asking(Box::new(attempt)),
             Err(trouble) => self.failed(&trouble),
@@ -237,7 +241,8 @@ impl Answer {
         let Some(choice) = self.backends.front() else { return };
         let backend = Rc::clone(&choice.backend);
         let timeouts = &self.question.timeouts;
-        let cooldown = backend.failed(trouble, &choice.model, timeouts, Instant::now());
+        let span = Span { began: self.attempted_at, failed: Instant::now() };
+        let cooldown = backend.failed(trouble, &choice.model, timeouts, span);
         self.count(|counts| {
             counts.failed(trouble.reason);
             counts.cooldowns += u64::from(cooldown.is_some());

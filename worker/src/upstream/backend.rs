@@ -21,7 +21,7 @@ use super::dialect;
 use super::pool::Pool;
 use super::record::Recordings;
 use super::replay::Recording;
-use super::rest::{Insistence, NewRest, Rest, Resting};
+use super::rest::{Insistence, NewRest, Rest, Resting, Span};
 use super::trouble::Trouble;
 use crate::opened::{OpenError, Opened};
 use crate::request::Timeouts as Patience;
@@ -138,7 +138,7 @@ impl Backend {
         trouble: &Trouble,
         model: &str,
         asked: &Patience,
-        now: Instant,
+        span: Span,
     ) -> Option<Cooldown> {
         if self.is_hurried(trouble.reason, asked) {
             return None;
@@ -146,8 +146,8 @@ impl Backend {
         let retry = self.config.retry;
         let after = trouble.failure.retry_after;
         let mut rest = self.rest.borrow_mut();
-        let new = rest.failed(trouble.reason, after, model, retry.cooldown, retry.breaker)?;
-        rest.begin(&new, now);
+        let new = rest.failed(trouble.reason, span, after, model, retry.cooldown, retry.breaker)?;
+        rest.begin(&new, span.failed);
         Some(Cooldown {
             backend: self.config.name.clone(),
             account: self.account,

@@ -32,6 +32,15 @@ pub(super) struct Rest {
     rests: Vec<(Option<String>, Resting)>,
     /// Failures since the last success.
     streak: u32,
+    /// The last of them.
+    failed_at: Option<Instant>,
+}
+
+/// When an attempt was made that has failed.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Span {
+    pub(super) began: Instant,
+    pub(super) failed: Instant,
 }
 
 /// What a failure leads to: a rest of one model, or of the whole backend.
@@ -55,16 +64,20 @@ impl Rest {
         self.streak = 0;
     }
 
-    /// An attempt has failed. `breaker`: failures in a row that are too many; 0: any number is fine.
+    /// An attempt has failed. `breaker`: failures in a row that are too many; 0: any number is fine. Attempts that were
+    /// under way together are no row: one broken connection may fail a hundred of them.
     pub(super) fn failed(
         &mut self,
         reason: FailureReason,
+        span: Span,
         retry_after: Option<Duration>,
         model: &str,
         cooldown: Duration,
         breaker: u32,
     ) -> Option<NewRest> {
-        if is_of_the_server(reason) {
+        let is_next = self.failed_at.is_none_or(|at| span.began >= at);
+        if is_of_the_server(reason) && is_next {
+            self.failed_at = Some(span.failed);
             self.streak = self.streak.saturating_add(1);
             if breaker > 0 && self.streak >= breaker {
                 let lasts = cooldown.max(retry_after.unwrap_or_default());
@@ -138,7 +151,18 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn fail(rest: &mut Rest, reason: FailureReason, after: Option<Duration>) -> Option<NewRest> {
-        rest.failed(reason, after, "m", 10 * SECOND, 3)
+        let now = Instant::now();
+        rest.failed(reason, Span { began: now, failed: now }, after, "m", 10 * SECOND, 3)
+    }
+
+    #[test]
+    fn attempts_that_fail_together_are_one_failure() {
+        let (mut rest, began) = (Rest::default(), Instant::now());
+        for millis in 1..10 {
+            let span = Span { began, failed: began + Duration::from_millis(millis) };
+            assert_eq!(rest.failed(FailureReason::Connect, span, None, "m", SECOND, 3), None);
+        }
+        assert_eq!(rest.streak, 1);
     }
 
     #[test]
