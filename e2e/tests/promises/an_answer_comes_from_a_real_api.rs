@@ -1,6 +1,6 @@
 //! An upstream's words reach the client one by one, whatever the upstream speaks, out of workers that may do nothing else.
 
-use handoff_e2e::upstream::{self, Dialect, End, Protocol, Spoken, Step, Upstream, words};
+use handoff_e2e::upstream::{self, Dialect, End, Protocol, Spoken, Step, Talk, Upstream, words};
 use handoff_e2e::{Answer, Client, Daemon, Response};
 use nix::unistd::geteuid;
 use serde_json::json;
@@ -66,5 +66,33 @@ fn the_keys_of_the_daemon_that_sites_use_today_are_enough() {
         let daemon = confined(&llm.openai_toml());
         let response = daemon.hand_over(r#"{"prompt":"a question"}"#).response();
         assert!(response.is_complete() && response.text() == words(10), "{protocol:?}: {response:?}");
+    }
+}
+
+#[test]
+fn each_api_over_each_protocol() {
+    for protocol in Protocol::ALL {
+        let llm = Upstream::start(protocol);
+        llm.script_by_path(
+            [
+                ("/chat/completions", Dialect::OpenAi),
+                ("/responses", Dialect::Responses),
+                ("/messages", Dialect::Anthropic),
+                ("/api/chat", Dialect::Ollama),
+                ("/runs/stream", Dialect::LangGraph),
+            ]
+            .map(|(path, dialect)| (path, Talk::new(dialect).into())),
+        );
+        let name = |dialect: Dialect| format!("a-{}", dialect.kind());
+        let sections = Dialect::ALL.map(|dialect| llm.backend_toml(&name(dialect), dialect));
+        let daemon = confined(&sections.concat());
+        for dialect in Dialect::ALL {
+            let payload = json!({"prompt": "a question", "backend": name(dialect)});
+            let response = daemon.hand_over(payload.to_string()).response();
+            assert!(
+                response.is_complete() && response.text() == words(10),
+                "{dialect:?} over {protocol:?}: {response:?}"
+            );
+        }
     }
 }
