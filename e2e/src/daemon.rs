@@ -47,6 +47,8 @@ pub struct Options {
     /// The daemon is started as this user, group and further group, by setpriv(1): unless the user is root, without
     /// any privilege.
     pub as_user: Option<[u32; 3]>,
+    /// It sees this file as `/etc/hosts`, in a mount namespace of its own: for root alone.
+    pub hosts: Option<PathBuf>,
     /// The daemon runs in a terminal of its own, made by script(1).
     pub terminal: bool,
 }

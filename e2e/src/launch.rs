@@ -30,6 +30,12 @@ pub(crate) fn command(options: &Options, config: &Path, manager: Option<&Manager
         command.arg(daemon).arg(config).args(&options.args);
         return command;
     }
+    if let Some(hosts) = &options.hosts {
+        let mut command = Command::new("unshare");
+        let mount = "mount --bind \"$1\" /etc/hosts && shift && exec \"$@\"";
+        command.args(["--mount", "sh", "-c", mount, "sh"]).arg(hosts).arg(daemon).arg(config);
+        return command;
+    }
     if let Some([uid, gid, further]) = options.as_user {
         let mut command = Command::new("setpriv");
         let (user, group) = (format!("--reuid={uid}"), format!("--regid={gid}"));
