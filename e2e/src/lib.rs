@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 pub mod apache;
+pub mod asker;
 pub mod browser;
 pub mod chaos;
 pub mod client;
@@ -22,6 +23,7 @@ pub mod promql;
 pub mod upstream;
 
 pub use apache::{Door, Sent};
+pub use asker::Asker;
 pub use client::{Client, Response};
 pub use container::{Container, Image, Package};
 pub use crowd::Crowd;
