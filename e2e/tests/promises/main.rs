@@ -37,6 +37,7 @@ mod a_reload_cuts_no_stream;
 mod a_request_chooses_its_backend;
 mod a_sandbox_that_cannot_be_had_is_said;
 mod a_session_is_one_line_in_the_log;
+mod a_silent_upstream_costs_a_bounded_time;
 mod a_stalled_upstream_is_given_up;
 mod a_storm_of_handoffs_is_answered;
 mod a_takeover_believes_no_worker_too_much;
