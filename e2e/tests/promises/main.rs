@@ -42,6 +42,7 @@ mod a_stalled_upstream_is_given_up;
 mod a_storm_of_handoffs_is_answered;
 mod a_takeover_believes_no_worker_too_much;
 mod a_thread_hears_each_question_once;
+mod a_truncated_answer_never_looks_complete;
 mod a_worker_is_bare;
 mod a_worker_never_grows_beyond_its_hard_limit;
 mod a_worker_that_breaks_the_protocol_is_replaced;
