@@ -40,6 +40,7 @@ mod a_session_is_one_line_in_the_log;
 mod a_silent_upstream_costs_a_bounded_time;
 mod a_stalled_upstream_is_given_up;
 mod a_storm_of_handoffs_is_answered;
+mod a_stream_is_read_however_it_is_cut;
 mod a_takeover_believes_no_worker_too_much;
 mod a_thread_hears_each_question_once;
 mod a_truncated_answer_never_looks_complete;
