@@ -54,6 +54,7 @@ mod an_answer_is_recorded_and_is_the_same_again;
 mod an_answer_that_is_no_stream_is_refused;
 mod an_api_is_asked_with_the_files_of_a_question;
 mod an_api_is_reached_as_configured;
+mod an_endless_event_is_refused;
 mod an_envelope_comes_before_the_payload;
 mod an_error_inside_a_200_counts_as_early;
 mod an_http2_servers_word_is_kept;
