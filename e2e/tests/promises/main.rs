@@ -50,6 +50,7 @@ mod a_worker_that_breaks_the_protocol_is_replaced;
 mod a_worker_trusts_no_stranger;
 mod an_answer_comes_from_a_real_api;
 mod an_answer_is_counted_once;
+mod an_answer_is_over_when_it_says_so;
 mod an_answer_is_recorded_and_is_the_same_again;
 mod an_answer_that_is_no_stream_is_refused;
 mod an_api_is_asked_with_the_files_of_a_question;
