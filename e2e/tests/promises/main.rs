@@ -76,6 +76,7 @@ mod every_format_is_written_to_the_byte;
 mod logging_never_blocks;
 mod metrics_are_complete_and_add_up;
 mod nobody_waits_long_for_a_place_on_a_connection;
+mod nothing_is_committed_before_the_first_word;
 mod old_generations_do_not_pile_up;
 mod only_allowed_peers_hand_over;
 mod only_stream_sockets_are_clients;
