@@ -310,15 +310,6 @@ impl Places {
 
     /// Time has passed.
     pub(super) fn tick(&mut self, now: Instant) {
-        let room = (2 * self.connections_max()).saturating_sub(self.connections.len());
-        let aged = |connection: &&mut Connection| {
-            connection.state == State::Open
-                && connection.protocol == Protocol::Http2
-                && connection.expires <= now
-        };
-        for connection in self.connections.values_mut().filter(aged).take(room) {
-            connection.state = State::Retired;
-        }
         self.settle(now);
     }
 
@@ -364,6 +355,7 @@ impl Places {
 
     /// Grants what can be granted, dials what is missing, closes what nobody needs.
     fn settle(&mut self, now: Instant) {
+        self.retire_aged(now);
         self.close_unneeded(now);
         while let Some(id) = self.best(now)
             && let Some(ticket) = self.waiting.pop_first()
@@ -382,6 +374,19 @@ impl Places {
             let dial = DialId(self.id());
             self.dialling.insert(dial);
             self.actions.push_back(Action::Dial(dial));
+        }
+    }
+
+    /// With each event, not only when time has passed: where questions come all the time, an overdue tick may not.
+    fn retire_aged(&mut self, now: Instant) {
+        let room = (2 * self.limits.connections_max).saturating_sub(self.connections.len());
+        let aged = |connection: &&mut Connection| {
+            connection.state == State::Open
+                && connection.protocol == Protocol::Http2
+                && connection.expires <= now
+        };
+        for connection in self.connections.values_mut().filter(aged).take(room) {
+            connection.state = State::Retired;
         }
     }
 

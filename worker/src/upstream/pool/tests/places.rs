@@ -311,3 +311,19 @@ fn a_dial_that_fails_beside_others_fails_one_and_the_last_one_fails_all() {
     }
     assert!(world.waiting.is_empty());
 }
+
+#[test]
+fn a_connection_grows_old_also_where_questions_come_all_the_time() {
+    const SECOND: Duration = Duration::from_secs(1);
+    let limits = Limits { streams_max: 100, connections_max: 4, idle_max: 0 };
+    let (mut places, mut now) = (Places::new(limits), Instant::now());
+    let _ = places.ask(now);
+    let Some(Action::Dial(dial)) = places.poll_action() else { panic!("a connection is opened") };
+    let old = places.opened(now, dial, Protocol::Http2, SECOND);
+    places.allowed(now, old, None);
+    assert!(matches!(places.poll_action(), Some(Action::Grant(_, id)) if id == old));
+    // Nobody has the time to say that time has passed.
+    now += SECOND;
+    let _ = places.ask(now);
+    assert!(matches!(places.poll_action(), Some(Action::Dial(_))), "whoever comes now goes elsewhere");
+}
