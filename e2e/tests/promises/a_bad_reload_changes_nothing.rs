@@ -1,6 +1,6 @@
 //! SIGHUP with something that cannot work: it is said and counted, and the old generation serves on.
 
-use handoff_e2e::{Daemon, eventually};
+use handoff_e2e::{Daemon, eventually, process};
 use nix::sys::signal::Signal;
 
 fn reloads(daemon: &Daemon, result: &str) -> f64 {
@@ -60,6 +60,13 @@ fn a_worker_that_cannot_start_never_takes_the_old_one_away() {
     let workers = daemon.workers("ready");
     let mut client = daemon.hand_over(r#"{"prompt":"x","mock":{"length":100,"token_delay_ms":10}}"#);
     client.read_until("\n\n");
+    // What workers are made of: their binary, and their configuration in memory.
+    let kept = || {
+        let files = process::open_files(daemon.pid());
+        let made_of = |name: &&String| name.contains("memfd:") || name.contains("/bin/");
+        files.iter().filter(|(name, _)| made_of(name)).map(|(_, count)| count).sum::<usize>()
+    };
+    let kept_before = kept();
     for number in 1..=3 {
         let (from, to) = if number == 1 { ("binary = \"\"", "binary = \"/bin/false\"") } else { ("", "") };
         daemon.change_config(from, to);
@@ -69,6 +76,7 @@ fn a_worker_that_cannot_start_never_takes_the_old_one_away() {
         });
         assert_eq!(daemon.workers("ready"), workers);
         serves(&daemon);
+        eventually("nothing of it is kept open", || (kept() == kept_before).then_some(()));
     }
     assert!(client.response().body.ends_with("[DONE]\n\n"));
     daemon.change_config("binary = \"/bin/false\"", "");

@@ -82,6 +82,13 @@ impl EventLoop {
         self.recipes.insert(generation, recipe);
     }
 
+    /// Forgets one, whichever it is.
+    pub(super) fn forget_recipe(&mut self, generation: Generation) {
+        if self.recipes.remove(&generation).is_some() {
+            self.parts.store.forget(&format!("{GENERATION}{generation}"));
+        }
+    }
+
     /// Forgets what workers are made of that will not be started any more.
     pub(super) fn forget_recipes(&mut self) {
         let (fleet, newest, store) = (&self.fleet, self.newest, &self.parts.store);

@@ -178,6 +178,10 @@ impl EventLoop {
         self.parts.metrics.reloaded(word);
         self.waiting.roll_ended(generation, result);
         self.reload_ended(format!("generation {generation}: {word}"));
+        if result != RollResult::Done && !self.fleet.is_generation_in_use(generation) {
+            // Also the newest one: nothing will be started of it.
+            self.forget_recipe(generation);
+        }
         self.forget_recipes();
         match result {
             RollResult::Done => {
