@@ -23,6 +23,8 @@ pub(super) struct Left {
     pub(super) budget: bool,
     /// There is another backend.
     pub(super) others: bool,
+    /// For how long this one is asked after others, or not at all.
+    pub(super) rests_for: Duration,
     /// From 0 to 1, evenly.
     pub(super) dice: f64,
 }
@@ -50,7 +52,8 @@ pub(super) fn next(trouble: &Trouble, left: Left) -> Next {
             let wait = after.map_or(backoff, |after| backoff.max(after.saturating_add(spread)));
             let wait_max = if left.others { WAIT_BEFORE_OTHERS_MAX } else { WAIT_MAX };
             let is_short = after.unwrap_or_default().max(backoff) <= wait_max;
-            match left.repeated < left.repeats_max && left.budget && is_short {
+            let is_passed_over = left.others && left.rests_for > wait;
+            match left.repeated < left.repeats_max && left.budget && is_short && !is_passed_over {
                 true => Next::Same { wait },
                 false => otherwise,
             }
@@ -71,7 +74,14 @@ mod tests {
     use super::*;
     use crate::failure::Code;
 
-    const LEFT: Left = Left { repeated: 0, repeats_max: 2, budget: true, others: false, dice: 1.0 };
+    const LEFT: Left = Left {
+        repeated: 0,
+        repeats_max: 2,
+        budget: true,
+        others: false,
+        rests_for: Duration::ZERO,
+        dice: 1.0,
+    };
 
     fn trouble(again: Again, after: Option<Duration>) -> Trouble {
         Trouble::new(FailureReason::Server, Code::UpstreamError, "no", again, "").after(after)
@@ -89,6 +99,15 @@ mod tests {
         assert_eq!(next(&trouble, Left { repeated: 2, ..LEFT }), Next::GiveUp);
         assert_eq!(next(&trouble, Left { repeated: 2, others: true, ..LEFT }), Next::Other);
         assert_eq!(next(&trouble, Left { dice: 0.0, ..LEFT }), same(125));
+    }
+
+    #[test]
+    fn nobody_waits_for_one_that_would_be_passed_over_then() {
+        let (trouble, rests_for) = (trouble(Again::Anybody, None), Duration::from_secs(10));
+        assert_eq!(next(&trouble, Left { rests_for, others: true, ..LEFT }), Next::Other);
+        assert_eq!(next(&trouble, Left { rests_for, ..LEFT }), same(250));
+        let rests_for = Duration::from_millis(200);
+        assert_eq!(next(&trouble, Left { rests_for, others: true, ..LEFT }), same(250));
     }
 
     #[test]

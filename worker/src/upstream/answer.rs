@@ -242,7 +242,8 @@ impl Answer {
         let backend = Rc::clone(&choice.backend);
         let timeouts = &self.question.timeouts;
         let span = Span { began: self.attempted_at, failed: Instant::now() };
-        let cooldown = backend.failed(trouble, &choice.model, timeouts, span);
+        let model = choice.model.clone();
+        let cooldown = backend.failed(trouble, &model, timeouts, span);
         self.count(|counts| {
             counts.failed(trouble.reason);
             counts.cooldowns += u64::from(cooldown.is_some());
@@ -251,7 +252,7 @@ impl Answer {
             self.question.reporter.cooldown(cooldown);
         }
         let is_final = self.has_begun || (self.leaves_traces() && trouble.may_have_begun());
-        let next = if is_final { Next::GiveUp } else { backend.next(trouble, repeated, others) };
+        let next = if is_final { Next::GiveUp } else { backend.next(trouble, &model, repeated, others) };
         tracing::info!(
             request_id = self.question.tag.request_id,
             backend = backend.config.name,

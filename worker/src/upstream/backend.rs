@@ -188,10 +188,18 @@ impl Backend {
     }
 
     /// Whether an answer is asked for again, and where; takes what it costs.
-    pub(super) fn next(&self, trouble: &Trouble, repeated: u8, others: bool) -> Next {
-        let budget = self.budget.get();
-        let repeats_max = self.config.retry.max;
-        let next = next(trouble, Left { repeated, repeats_max, budget: budget >= 1.0, others, dice: dice() });
+    pub(super) fn next(&self, trouble: &Trouble, model: &str, repeated: u8, others: bool) -> Next {
+        let (budget, now) = (self.budget.get(), Instant::now());
+        let resting = self.resting(model, now);
+        let left = Left {
+            repeated,
+            repeats_max: self.config.retry.max,
+            budget: budget >= 1.0,
+            others,
+            rests_for: resting.map_or(Duration::ZERO, |resting| resting.until.duration_since(now)),
+            dice: dice(),
+        };
+        let next = next(trouble, left);
         if let Next::Same { .. } = next {
             self.budget.set(budget - 1.0);
         }
