@@ -86,8 +86,9 @@ pub struct Histogram {
     pub buckets: [u64; BUCKETS],
     /// Values above the last bound.
     pub overflow: u64,
-    /// Sum of all values.
-    pub sum: f64,
+    /// Sum of all values, in billionths of their unit: whole numbers add up to the same in any order, where a float
+    /// could go down by its last digit when another worker dies, which to Prometheus is a counter that starts again.
+    pub sum_nanos: u64,
 }
 
 /// First bound of handoff durations, in seconds.
@@ -100,11 +101,18 @@ pub const FIRST_BYTE_FIRST_BOUND: f64 = 0.001;
 impl Histogram {
     /// Counts one value.
     pub fn record(&mut self, first_bound: f64, value: f64) {
-        self.sum += value;
+        self.sum_nanos = self.sum_nanos.saturating_add(nanos(value));
         match bounds(first_bound).position(|bound| value <= bound) {
             Some(bucket) => self.buckets[bucket] += 1,
             None => self.overflow += 1,
         }
+    }
+
+    /// The sum of all values.
+    #[must_use]
+    #[expect(clippy::cast_precision_loss, reason = "a larger sum is never shown as a smaller one")]
+    pub fn sum(&self) -> f64 {
+        self.sum_nanos as f64 / 1e9
     }
 
     /// How many values were counted.
@@ -119,8 +127,14 @@ impl Histogram {
             *own = own.saturating_add(theirs);
         }
         self.overflow = self.overflow.saturating_add(other.overflow);
-        self.sum += other.sum;
+        self.sum_nanos = self.sum_nanos.saturating_add(other.sum_nanos);
     }
+}
+
+/// A value in billionths; what is less than nothing is nothing.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "`as` saturates at both ends")]
+fn nanos(value: f64) -> u64 {
+    (value * 1e9) as u64
 }
 
 /// The upper bounds of a histogram's buckets.
@@ -369,8 +383,26 @@ mod tests {
     }
 
     #[test]
+    fn a_sum_is_the_same_in_whatever_order_it_is_added_up() {
+        let of = |values: &[f64]| {
+            let mut histogram = Histogram::default();
+            values.iter().for_each(|value| histogram.record(FIRST_BYTE_FIRST_BOUND, *value));
+            histogram
+        };
+        let parts = [of(&[0.1, 0.2]), of(&[0.3]), of(&[1e-9, 7.7])];
+        let sum = |order: [usize; 3]| {
+            let mut sum = Histogram::default();
+            order.iter().for_each(|index| sum.add(&parts[*index]));
+            sum.sum()
+        };
+        assert_eq!(sum([0, 1, 2]).to_bits(), sum([2, 1, 0]).to_bits());
+        assert!((sum([0, 1, 2]) - 8.300_000_001).abs() < 1e-8);
+        assert_eq!(of(&[-1.0, f64::NAN]).sum(), 0.0);
+    }
+
+    #[test]
     fn what_a_liar_counts_overflows_nothing() {
-        let all = Histogram { buckets: [u64::MAX; BUCKETS], overflow: u64::MAX, sum: f64::MAX };
+        let all = Histogram { buckets: [u64::MAX; BUCKETS], overflow: u64::MAX, sum_nanos: u64::MAX };
         let mut lie = Counts { bytes_sent: u64::MAX, events_sent: u64::MAX, ..Counts::default() };
         lie.stream_duration = all.clone();
         *lie.backend("mock") = BackendCounts {

@@ -170,7 +170,7 @@ impl Text {
         }
         let all = histogram.count();
         write_metric_line(&mut self.0, name, Some("bucket"), labels, Some(("le", "+Inf")), all, None);
-        write_metric_line::<&str, _>(&mut self.0, name, Some("sum"), labels, None, histogram.sum, None);
+        write_metric_line::<&str, _>(&mut self.0, name, Some("sum"), labels, None, histogram.sum(), None);
         write_metric_line::<&str, _>(&mut self.0, name, Some("count"), labels, None, all, None);
     }
 }
