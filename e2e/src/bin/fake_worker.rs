@@ -26,7 +26,7 @@ const HELD: &[u8] = b"\x04\x00\x00\x01\x02\x00\x01\x00\x00";
 /// Backend mock, account 9, model gpt-x, which must be left alone, 30,000 ms.
 const COOLDOWN: &[u8] = b"\x07\x04mock\x09\x01\x05gpt-x\x01\xfb\x30\x75";
 /// A beat: whether it drains, its size, six words about its sandbox, what it counted, none of it about a backend; all 0.
-const SNAPSHOT_ZEROS: [u8; 38] = [0; 38];
+const SNAPSHOT_ZEROS: [u8; 31] = [0; 31];
 /// Its sign of life comes as often.
 const BEAT_MS: u16 = 500;
 /// No variant has this number.
