@@ -58,6 +58,21 @@ fn in_every_dialect(protocol: Protocol) {
     asker.adds_up(&incomplete, &[("stream_incomplete", all)]);
 }
 
+/// Some gateways end every stream with `[DONE]`, whatever came of it: where that is not the API's own word, it proves
+/// nothing.
+#[test]
+fn although_a_gateway_says_that_it_is_done() {
+    let llm = Upstream::start(Protocol::H1);
+    let asker = asker(&llm);
+    for dialect in [Dialect::Responses, Dialect::Anthropic] {
+        llm.script(Talk::new(dialect).broken_after(4, [Step::Send(b"data: [DONE]\n\n".to_vec())]));
+        for format in FORMATS.into_iter().chain(["raw"]) {
+            let told = asker.ask(&json!({"backend": name(dialect), "format": format}));
+            told.is_broken_after(4, "stream_incomplete", "stream_incomplete");
+        }
+    }
+}
+
 /// Where it breaks off with its head, the head may be lost too.
 #[test]
 fn before_the_first_word() {

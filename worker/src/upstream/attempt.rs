@@ -378,6 +378,10 @@ impl Scribe {
         if self.decoder.is_answered() {
             watch.answered(now);
         }
+        if verdict.is_last && !self.decoder.is_answered() {
+            // A gateway's own `[DONE]` behind an answer that has none.
+            return Err(Trouble::incomplete("the stream said that it was done, and the answer was not"));
+        }
         let passes = match (self.native, verdict.pass) {
             (Native::No, _) => {
                 events.extend(self.said.drain(..));

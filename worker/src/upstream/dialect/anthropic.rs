@@ -96,9 +96,8 @@ impl Decoder {
         event: &RawEvent<'_>,
         events: &mut Vec<Event>,
     ) -> Result<Verdict, Trouble> {
-        // Not Anthropic's, but some gateways end every stream so.
+        // Not Anthropic's, but some gateways end every stream so, whatever came of it.
         if is_done(event) {
-            self.is_answered = true;
             return Ok(Verdict { pass: Pass::Terminator, is_meaningful: false, is_last: true });
         }
         let data: Data<'_> = parse(&event.data)?;

@@ -76,7 +76,7 @@ pub struct Verdict {
     pub pass: Pass,
     /// The answer has begun with this event at the latest: see [`Event::is_meaningful`].
     pub is_meaningful: bool,
-    /// Nothing follows that matters.
+    /// Nothing follows that matters. What came before need not be a whole answer: see [`Decoder::is_answered`].
     pub is_last: bool,
 }
 
