@@ -1,0 +1,200 @@
+//! Relays the daemon's answer where the client's own socket is of no use to it: TLS, HTTP/2.
+//! In: our end of a socket pair, whose other end the daemon has. Out: status, headers and body through httpd's filters.
+//! Never: makes a cut answer look complete, keeps the daemon at work for a client that has left, waits longer than
+//! Apache's `Timeout` for a word.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socketpair};
+
+use crate::filter::{RelayRefusal as Refusal, note};
+use crate::head::{self, Head};
+use crate::httpd::{Connection, Filter, Level, Request, SUCCESS, Status};
+
+const READ_BYTES: usize = 16 * 1024;
+/// Between two looks at whether httpd has given the client up: a stream of HTTP/2 has no socket to watch.
+const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+const BAD_GATEWAY: i32 = 502;
+const GATEWAY_TIMEOUT: i32 = 504;
+
+/// What the daemon has said.
+enum Word<'a> {
+    Bytes(&'a [u8]),
+    /// It has ended its answer.
+    End,
+    /// The connection broke: its worker, or itself, is gone.
+    Broken,
+    Silence,
+    ClientGone,
+}
+
+/// The daemon's end, and ours.
+///
+/// # Errors
+/// As of socketpair(2).
+pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
+    Ok(socketpair(
+        AddressFamily::Unix,
+        SockType::Stream,
+        None,
+        SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK,
+    )?)
+}
+
+/// Relays until one side has had enough.
+///
+/// # Errors
+/// When the daemon has not said what could be relayed, and the client has got nothing.
+pub(crate) fn run(filter: Filter<'_>, request: Request<'_>, daemon: OwnedFd) -> Result<Status, Refusal> {
+    let mut relay =
+        Relay { daemon, connection: request.connection(), patience: request.timeout(), left: None };
+    let mut buffer = vec![0; READ_BYTES];
+    let mut begin = Vec::new();
+    let head = loop {
+        match relay.listen(&mut buffer) {
+            Word::Bytes(bytes) => begin.extend_from_slice(bytes),
+            Word::End | Word::Broken => {
+                return Err(Refusal::bad_gateway(
+                    BAD_GATEWAY,
+                    "the daemon has ended the relay without an answer",
+                ));
+            }
+            Word::Silence => {
+                return Err(Refusal::bad_gateway(
+                    GATEWAY_TIMEOUT,
+                    "the daemon has not answered within Apache's Timeout",
+                ));
+            }
+            Word::ClientGone => return Ok(gone(request)),
+        }
+        match head::parse(&begin) {
+            Ok(Some(head)) => break head,
+            Ok(None) => {}
+            Err(head::NotHttp) => {
+                return Err(Refusal::bad_gateway(
+                    BAD_GATEWAY,
+                    "the daemon's answer to the relay is not HTTP/1",
+                ));
+            }
+        }
+    };
+    say_head(request, &head);
+    relay.left = head.length();
+    let mut pending = begin.split_off(head.bytes);
+    loop {
+        if !relay.pass(filter, &pending) {
+            return Ok(gone(request));
+        }
+        match relay.listen(&mut buffer) {
+            Word::Bytes(bytes) => {
+                pending.clear();
+                pending.extend_from_slice(bytes);
+            }
+            Word::End if relay.left.is_none_or(|left| left == 0) => break,
+            Word::End | Word::Broken => return Ok(cut(request, "the daemon has cut its answer off")),
+            Word::Silence => {
+                return Ok(cut(request, "the daemon has been silent for longer than Apache's Timeout"));
+            }
+            Word::ClientGone => return Ok(gone(request)),
+        }
+    }
+    let end = filter.brigade();
+    end.push_end();
+    let status = filter.pass(end);
+    note(request, "relayed", Level::Note, "the daemon's answer was relayed");
+    Ok(status)
+}
+
+struct Relay<'a> {
+    daemon: OwnedFd,
+    connection: Connection<'a>,
+    patience: Duration,
+    /// Bytes of the body that are still to come, where the head says how many.
+    left: Option<u64>,
+}
+
+impl Relay<'_> {
+    /// Waits for a word of either side.
+    fn listen<'b>(&self, buffer: &'b mut [u8]) -> Word<'b> {
+        let deadline = Instant::now() + self.patience;
+        while Instant::now() < deadline {
+            if self.connection.is_aborted() || self.is_client_gone() {
+                return Word::ClientGone;
+            }
+            match recv(self.daemon.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(0) => return Word::End,
+                Ok(read) => return Word::Bytes(&buffer[..read]),
+                Err(Errno::EAGAIN | Errno::EINTR) => self.wait(),
+                Err(_) => return Word::Broken,
+            }
+        }
+        Word::Silence
+    }
+
+    /// Until the daemon says something, the client hangs up, or it is time to look again.
+    fn wait(&self) {
+        let mut fds = vec![PollFd::new(self.daemon.as_fd(), PollFlags::POLLIN)];
+        fds.extend(self.connection.socket().map(hang_up));
+        // Whatever it says, the caller looks for itself.
+        let _ = poll(&mut fds, PollTimeout::try_from(LOOK_INTERVAL).unwrap_or(PollTimeout::ZERO));
+    }
+
+    /// A client that has closed its side is not going to read the rest.
+    fn is_client_gone(&self) -> bool {
+        let Some(socket) = self.connection.socket() else { return false };
+        let mut fds = [hang_up(socket)];
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
+    }
+
+    /// Sends on, at once. False: the client is gone.
+    fn pass(&mut self, filter: Filter<'_>, bytes: &[u8]) -> bool {
+        self.left = self.left.map(|left| left.saturating_sub(bytes.len() as u64));
+        let brigade = filter.brigade();
+        if !bytes.is_empty() {
+            brigade.push_bytes(bytes);
+        }
+        // Also without a byte: the head goes out when the daemon has said it.
+        brigade.push_flush();
+        filter.pass(brigade) == SUCCESS && !self.connection.is_aborted()
+    }
+}
+
+impl Head {
+    /// Of the body, in bytes, where the daemon says so.
+    fn length(&self) -> Option<u64> {
+        let value = self.headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("content-length"))?;
+        value.1.parse().ok()
+    }
+}
+
+/// What PHP has said about its page is not about this answer; what httpd adds comes later.
+fn say_head(request: Request<'_>, head: &Head) {
+    request.clear_response_headers();
+    request.set_status(head.status);
+    for (name, value) in &head.headers {
+        request.add_response_header(name, value);
+    }
+}
+
+fn hang_up(socket: BorrowedFd<'_>) -> PollFd<'_> {
+    // nix has no name for it.
+    PollFd::new(socket, PollFlags::from_bits_retain(nix::libc::POLLRDHUP))
+}
+
+/// The daemon notices by our end, which is closed now.
+fn gone(request: Request<'_>) -> Status {
+    note(request, "gone", Level::Note, "the client has left a relayed answer");
+    request.connection().abort();
+    SUCCESS
+}
+
+/// The client must not take it for a whole answer: no last chunk, no end of stream.
+fn cut(request: Request<'_>, why: &str) -> Status {
+    note(request, "failed", Level::Error, why);
+    request.connection().abort();
+    SUCCESS
+}
