@@ -11,7 +11,7 @@ DESTDIR ?=
 # Whom the handoff socket admits: Apache's group.
 APACHE_GROUP ?= www-data
 
-.PHONY: help run test test-packages build lint unit e2e browser systemd chaos vm fuzz doc man install uninstall deb clean
+.PHONY: help run test test-packages build module lint unit e2e browser systemd chaos vm fuzz doc man install install-apache uninstall deb clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -27,6 +27,9 @@ test-packages: ## install what the tests need, or say what is missing
 
 build: ## all binaries, for development
 	$(CARGO) build --locked --workspace --bins
+
+module: ## Apache's module, into target/module
+	$(CARGO) build --locked --profile module -p mod_socket_handoff
 
 lint: ## formatting, clippy, dependencies
 	$(CARGO) fmt --all --check
@@ -60,6 +63,9 @@ man: build ## man pages and completions into target/man
 
 install: ## binaries, units, man pages, completions, sample configuration (DESTDIR, PREFIX, APACHE_GROUP, PROFILE)
 	@scripts/install '$(DESTDIR)' '$(PREFIX)' '$(PROFILE)' '$(APACHE_GROUP)'
+
+install-apache: module ## Apache's module and its commented configuration (DESTDIR, APACHE_MODULES, APACHE_CONFIG)
+	@scripts/install-apache '$(DESTDIR)'
 
 uninstall: ## remove what install has installed, but not /etc/handoffd
 	@scripts/uninstall '$(DESTDIR)' '$(PREFIX)'

@@ -53,60 +53,30 @@ pub(crate) fn run(filter: Filter<'_>, request: Request<'_>, daemon: OwnedFd) -> 
     let mut relay =
         Relay { daemon, connection: request.connection(), patience: request.timeout(), left: None };
     let mut buffer = vec![0; READ_BYTES];
-    let mut begin = Vec::new();
-    let head = loop {
-        match relay.listen(&mut buffer) {
-            Word::Bytes(bytes) => begin.extend_from_slice(bytes),
-            Word::End | Word::Broken => {
-                return Err(Refusal::bad_gateway(
-                    BAD_GATEWAY,
-                    "the daemon has ended the relay without an answer",
-                ));
-            }
-            Word::Silence => {
-                return Err(Refusal::bad_gateway(
-                    GATEWAY_TIMEOUT,
-                    "the daemon has not answered within Apache's Timeout",
-                ));
-            }
-            Word::ClientGone => return Ok(gone(request)),
-        }
-        match head::parse(&begin) {
-            Ok(Some(head)) => break head,
-            Ok(None) => {}
-            Err(head::NotHttp) => {
-                return Err(Refusal::bad_gateway(
-                    BAD_GATEWAY,
-                    "the daemon's answer to the relay is not HTTP/1",
-                ));
-            }
-        }
-    };
+    let Some((head, rest)) = relay.head(&mut buffer)? else { return Ok(gone(request)) };
     say_head(request, &head);
     relay.left = head.length();
-    let mut pending = begin.split_off(head.bytes);
-    loop {
-        if !relay.pass(filter, &pending) {
-            return Ok(gone(request));
-        }
-        match relay.listen(&mut buffer) {
-            Word::Bytes(bytes) => {
-                pending.clear();
-                pending.extend_from_slice(bytes);
-            }
-            Word::End if relay.left.is_none_or(|left| left == 0) => break,
-            Word::End | Word::Broken => return Ok(cut(request, "the daemon has cut its answer off")),
-            Word::Silence => {
-                return Ok(cut(request, "the daemon has been silent for longer than Apache's Timeout"));
-            }
-            Word::ClientGone => return Ok(gone(request)),
-        }
+    // Behind the head of an answer to HEAD there is nothing, whatever its length.
+    let ended = match request.method() == "HEAD" {
+        true => Ended::Complete,
+        false => relay.body(filter, rest, &mut buffer),
+    };
+    match ended {
+        Ended::Complete => {}
+        Ended::ClientGone => return Ok(gone(request)),
+        Ended::Cut(why) => return Ok(cut(request, why)),
     }
+    note(request, "relayed", Level::Note, "the daemon's answer was relayed");
     let end = filter.brigade();
     end.push_end();
-    let status = filter.pass(end);
-    note(request, "relayed", Level::Note, "the daemon's answer was relayed");
-    Ok(status)
+    Ok(filter.pass(end))
+}
+
+/// How a relayed answer has ended.
+enum Ended {
+    Complete,
+    ClientGone,
+    Cut(&'static str),
 }
 
 struct Relay<'a> {
@@ -118,6 +88,52 @@ struct Relay<'a> {
 }
 
 impl Relay<'_> {
+    /// The head of the daemon's answer, and what has come behind it. None: the client is gone.
+    fn head(&self, buffer: &mut [u8]) -> Result<Option<(Head, Vec<u8>)>, Refusal> {
+        let bad_gateway = |why| Err(Refusal::bad_gateway(BAD_GATEWAY, why));
+        let mut come = Vec::new();
+        loop {
+            match self.listen(buffer) {
+                Word::Bytes(bytes) => come.extend_from_slice(bytes),
+                Word::End | Word::Broken => {
+                    return bad_gateway("the daemon has ended the relay without an answer");
+                }
+                Word::Silence => {
+                    let why = "the daemon has not answered within Apache's Timeout";
+                    return Err(Refusal::bad_gateway(GATEWAY_TIMEOUT, why));
+                }
+                Word::ClientGone => return Ok(None),
+            }
+            match head::parse(&come) {
+                Ok(Some(head)) => {
+                    let rest = come.split_off(head.bytes);
+                    return Ok(Some((head, rest)));
+                }
+                Ok(None) => {}
+                Err(head::NotHttp) => return bad_gateway("the daemon's answer to the relay is not HTTP/1"),
+            }
+        }
+    }
+
+    /// All of the body: what has come already, then what the daemon says.
+    fn body(&mut self, filter: Filter<'_>, mut come: Vec<u8>, buffer: &mut [u8]) -> Ended {
+        loop {
+            if !self.pass(filter, &come) {
+                return Ended::ClientGone;
+            }
+            match self.listen(buffer) {
+                Word::Bytes(bytes) => {
+                    come.clear();
+                    come.extend_from_slice(bytes);
+                }
+                Word::End if self.left.is_none_or(|left| left == 0) => return Ended::Complete,
+                Word::End | Word::Broken => return Ended::Cut("the daemon has cut its answer off"),
+                Word::Silence => return Ended::Cut("the daemon was silent for longer than Apache's Timeout"),
+                Word::ClientGone => return Ended::ClientGone,
+            }
+        }
+    }
+
     /// Waits for a word of either side.
     fn listen<'b>(&self, buffer: &'b mut [u8]) -> Word<'b> {
         let deadline = Instant::now() + self.patience;

@@ -45,7 +45,10 @@ impl Unsent {
     }
 
     /// What an administrator should look at.
-    #[expect(clippy::wildcard_enum_match_arm, reason = "of the many errors these are the ones that have a cure")]
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "of the many errors these are the ones that have a cure"
+    )]
     pub(crate) fn why(&self) -> &'static str {
         match self.errno {
             Errno::ENOENT => "there is no such socket; is the daemon running?",
@@ -155,4 +158,164 @@ fn rest(pause: Duration) {
 fn time_value(duration: Duration) -> TimeVal {
     let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
     TimeVal::new(seconds, i64::from(duration.subsec_micros()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{IoSliceMut, Read};
+    use std::os::fd::{AsFd, FromRawFd};
+    use std::os::unix::net::UnixListener;
+    use std::time::Instant;
+
+    use nix::sys::socket::{Backlog, ControlMessageOwned, accept4, bind, listen, recvmsg};
+    use tempfile::TempDir;
+
+    const PATIENCE: Patience =
+        Patience { connect: Duration::from_millis(100), send: Duration::from_millis(200), retries: 2 };
+    const LONG: Duration = Duration::from_secs(5);
+
+    fn room() -> (TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("a.sock");
+        (directory, path)
+    }
+
+    fn listener(path: &Path, backlog: i32) -> OwnedFd {
+        let listener =
+            socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(listener.as_raw_fd(), &UnixAddr::new(path).unwrap()).unwrap();
+        listen(&listener, Backlog::new(backlog).unwrap()).unwrap();
+        listener
+    }
+
+    fn give(paths: &[PathBuf], message: &[u8], patience: Patience) -> Result<PathBuf, Unsent> {
+        let (client, _peer) = UnixStream::pair().unwrap();
+        hand_over(paths, message, &[client.as_fd()], patience)
+    }
+
+    /// Message and number of fds.
+    fn take(listener: &OwnedFd) -> (Vec<u8>, usize) {
+        #[expect(unsafe_code, reason = "accept4 and SCM_RIGHTS give bare numbers")]
+        // SAFETY: the kernel has just made them for us alone.
+        unsafe {
+            let peer = OwnedFd::from_raw_fd(accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC).unwrap());
+            let (mut buffer, mut control) = (vec![0; 256 * 1024], nix::cmsg_space!([RawFd; 4]));
+            let mut slices = [IoSliceMut::new(&mut buffer)];
+            let received =
+                recvmsg::<()>(peer.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::empty()).unwrap();
+            let mut fds = 0;
+            for message in received.cmsgs().unwrap() {
+                if let ControlMessageOwned::ScmRights(rights) = message {
+                    for fd in rights {
+                        drop(OwnedFd::from_raw_fd(fd));
+                        fds += 1;
+                    }
+                }
+            }
+            let bytes = received.bytes;
+            (buffer[..bytes].to_vec(), fds)
+        }
+    }
+
+    #[test]
+    fn one_message_carries_the_payload_and_the_socket() {
+        let (_directory, path) = room();
+        let daemon = listener(&path, 8);
+        for (message, arrives) in
+            [(&b"{}"[..], &b"{}"[..]), (b"", b"\0"), (&[b'x'; 150_000], &[b'x'; 150_000])]
+        {
+            assert_eq!(give(std::slice::from_ref(&path), message, PATIENCE), Ok(path.clone()));
+            assert!(take(&daemon) == (arrives.to_vec(), 1));
+        }
+    }
+
+    #[test]
+    fn the_first_daemon_that_is_there_gets_it() {
+        let (directory, path) = room();
+        let (none, dead) = (directory.path().join("none.sock"), directory.path().join("dead.sock"));
+        drop(listener(&dead, 8));
+        let daemon = listener(&path, 8);
+        let begun = Instant::now();
+        assert_eq!(give(&[none, dead, path.clone()], b"{}", PATIENCE), Ok(path));
+        assert!(begun.elapsed() < FIRST_PAUSE, "nothing is waited for while another daemon is there");
+        take(&daemon);
+    }
+
+    #[test]
+    fn a_daemon_that_is_about_to_listen_is_waited_for() {
+        let (_directory, path) = room();
+        let late = path.clone();
+        let patience = Patience { retries: 8, ..PATIENCE };
+        let sender = thread::spawn(move || give(&[late], b"{}", patience));
+        // Bound after its first attempt at the earliest, and long before its last one.
+        rest(FIRST_PAUSE);
+        let _daemon = listener(&path, 8);
+        assert_eq!(sender.join().unwrap(), Ok(path));
+    }
+
+    #[test]
+    fn a_daemon_that_is_away_is_said_to_be_after_all_retries() {
+        let (_directory, path) = room();
+        let begun = Instant::now();
+        let unsent = give(std::slice::from_ref(&path), b"{}", PATIENCE).unwrap_err();
+        assert_eq!(unsent, Unsent { path, errno: Errno::ENOENT });
+        assert!(unsent.is_unavailable() && unsent.why().contains("is the daemon running"));
+        assert!(begun.elapsed() >= 3 * FIRST_PAUSE, "two pauses, 10 and 20 milliseconds");
+        let begun = Instant::now();
+        let once = Patience { retries: 0, ..PATIENCE };
+        assert!(give(&[PathBuf::from("/nowhere/a.sock")], b"{}", once).is_err());
+        assert!(begun.elapsed() < FIRST_PAUSE);
+    }
+
+    #[test]
+    fn a_burst_waits_its_turn_where_the_backlog_is_full() {
+        let (_directory, path) = room();
+        let daemon = listener(&path, 2);
+        let patience = Patience { connect: LONG, ..PATIENCE };
+        let senders: Vec<_> = (0..20)
+            .map(|_| {
+                let path = path.clone();
+                thread::spawn(move || give(&[path], b"{}", patience))
+            })
+            .collect();
+        for _ in 0..20 {
+            assert_eq!(take(&daemon).1, 1);
+        }
+        assert!(senders.into_iter().all(|sender| sender.join().unwrap().is_ok()));
+    }
+
+    #[test]
+    fn a_daemon_that_takes_nothing_is_waited_for_no_longer_than_configured() {
+        let (_directory, path) = room();
+        let _daemon = listener(&path, 0);
+        let begun = Instant::now();
+        let unsent = (0..4).find_map(|_| give(std::slice::from_ref(&path), b"{}", PATIENCE).err()).unwrap();
+        assert_eq!(unsent.errno, Errno::EAGAIN);
+        assert!(unsent.is_unavailable() && unsent.why().contains("backlog"));
+        let elapsed = begun.elapsed();
+        assert!(elapsed >= PATIENCE.connect && elapsed < LONG, "{elapsed:?}");
+    }
+
+    #[test]
+    fn a_daemon_with_a_stream_socket_gets_all_of_it() {
+        let (_directory, path) = room();
+        let daemon = UnixListener::bind(&path).unwrap();
+        let sender = thread::spawn({
+            let path = path.clone();
+            move || give(&[path], &vec![b'x'; 500_000], PATIENCE)
+        });
+        let mut message = Vec::new();
+        daemon.accept().unwrap().0.read_to_end(&mut message).unwrap();
+        assert_eq!((sender.join().unwrap(), message.len()), (Ok(path), 500_000));
+    }
+
+    #[test]
+    fn what_fits_no_message_is_the_senders_fault() {
+        let (_directory, path) = room();
+        let _daemon = listener(&path, 8);
+        let unsent = give(&[path], &vec![b'x'; 8 << 20], PATIENCE).unwrap_err();
+        assert_eq!(unsent.errno, Errno::EMSGSIZE);
+        assert!(!unsent.is_unavailable() && unsent.why().contains("SocketHandoffEnvelope On"));
+    }
 }
