@@ -14,6 +14,7 @@ pub mod crowd;
 pub mod daemon;
 pub mod exposition;
 pub mod front;
+pub mod httpd;
 mod launch;
 pub mod load;
 pub mod manager;
@@ -29,6 +30,7 @@ pub use container::{Container, Image, Package};
 pub use crowd::Crowd;
 pub use daemon::{Daemon, Options};
 pub use exposition::Exposition;
+pub use httpd::Httpd;
 pub use manager::Manager;
 pub use upstream::{Answer, Upstream};
 

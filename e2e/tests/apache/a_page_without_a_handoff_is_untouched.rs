@@ -1,0 +1,60 @@
+//! Pages that hand nothing over are served as if the module was not there.
+
+use handoff_e2e::httpd::{self, Setup, World, read_one};
+use std::io::Write;
+
+const PAGE: &str = "<?php header('X-Own: kept'); http_response_code((int)($_GET['status'] ?? 200));
+echo 'method ', $_SERVER['REQUEST_METHOD'], ', body ', strlen(file_get_contents('php://input'));";
+const LARGE: &str = "<?php for ($i = 0; $i < 20000; $i++) echo str_pad($i, 9, '.', STR_PAD_LEFT), \"\\n\";";
+
+#[test]
+fn whatever_its_status_size_and_method() {
+    let daemon = httpd::daemon("");
+    for world in World::ALL {
+        for with_module in std::iter::once(false) {
+            let mut setup = Setup::new(world, &daemon)
+                .file("page.php", PAGE)
+                .file("large.php", LARGE)
+                .file("file.txt", "a file");
+            setup.with_module = with_module;
+            let httpd = setup.start();
+
+            let response = httpd.get("/page.php");
+            assert_eq!(
+                (response.status, response.body.as_str()),
+                (200, "method GET, body 0"),
+                "{response:?}"
+            );
+            assert_eq!(response.header("X-Own"), Some("kept"), "{response:?}");
+            let response = httpd.get("/page.php?status=404");
+            assert_eq!(
+                (response.status, response.body.as_str()),
+                (404, "method GET, body 0"),
+                "{response:?}"
+            );
+
+            let response = httpd.get("/large.php");
+            assert_eq!(
+                (response.status, response.body.len(), response.broken),
+                (200, 200_000, None),
+                "{response:?}"
+            );
+
+            // Three on one connection.
+            let mut client = httpd.connect();
+            let host = httpd.address();
+            let body = "x".repeat(20_000);
+            let requests = format!(
+                "POST /page.php HTTP/1.1\r\nHost: {host}\r\nContent-Length: 20000\r\n\r\n{body}\
+                 GET /file.txt HTTP/1.1\r\nHost: {host}\r\n\r\nHEAD /page.php HTTP/1.1\r\nHost: {host}\r\n\r\n"
+            );
+            client.write_all(requests.as_bytes()).expect("requests");
+            assert_eq!(read_one(&mut client).body, "method POST, body 20000");
+            assert_eq!(read_one(&mut client).body, "a file");
+            client.half_close();
+            let response = client.response();
+            assert_eq!((response.status, response.body.as_str()), (200, ""), "{response:?}");
+            assert!(httpd.accessed("HEAD /page.php").starts_with("200 "), "{:?}", httpd.access_log());
+        }
+    }
+}
