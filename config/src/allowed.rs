@@ -31,6 +31,12 @@ const IDS_MAX: usize = 1024;
 /// Most words in one list.
 const WORDS_MAX: usize = 16;
 
+/// Longest name of a header.
+const HEADER_NAME_BYTES_MAX: usize = 64;
+
+/// Headers that nobody may have in a log: who reads it could pass for the client.
+const CREDENTIALS: [&str; 3] = ["authorization", "cookie", "proxy-authorization"];
+
 const LEVELS: [&str; 6] = ["trace", "debug", "info", "warn", "error", "off"];
 
 /// `Err` holds the clause that says what is allowed.
@@ -240,6 +246,27 @@ pub(crate) fn words(value: &Value<'_>) -> Allowed<Vec<String>> {
     let words = value.list().filter(|elements| (1..=WORDS_MAX).contains(&elements.len()));
     let words = words.and_then(|elements| elements.iter().map(|element| token(element).ok()).collect());
     words.ok_or_else(|| format!("must be a list of 1 to {WORDS_MAX} words in visible ASCII characters"))
+}
+
+/// A list of up to [`WORDS_MAX`] names of headers, each once, in lower case; none of [`CREDENTIALS`].
+pub(crate) fn logged_headers(value: &Value<'_>) -> Allowed<Vec<String>> {
+    let is_name = |name: &str| {
+        (1..=HEADER_NAME_BYTES_MAX).contains(&name.len())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+    };
+    let elements = value.list().filter(|elements| elements.len() <= WORDS_MAX).unwrap_or_default();
+    let names: Vec<String> = elements
+        .iter()
+        .filter_map(|element| element.text().filter(|name| is_name(name)).map(str::to_ascii_lowercase))
+        .collect();
+    if let Some(secret) = names.iter().find(|name| CREDENTIALS.contains(&name.as_str())) {
+        return Err(format!("must be without {secret:?}: who reads the log could pass for the client"));
+    }
+    let is_fine = value.list().is_some_and(|elements| elements.len() == names.len())
+        && names.iter().enumerate().all(|(at, name)| !names[..at].contains(name));
+    is_fine.then_some(names).ok_or_else(|| {
+        format!("must be a list of up to {WORDS_MAX} names of headers (letters, digits, - and _), each once")
+    })
 }
 
 /// A list of some of `names`, each once.

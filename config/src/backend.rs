@@ -103,6 +103,10 @@ pub struct Api {
     pub key: Option<Secret>,
     /// Sent with each request, besides those of the dialect; names are lower case tokens.
     pub headers: Vec<(String, Secret)>,
+    /// Each request says for whom it is made: the client's address, as `X-Forwarded-For`.
+    pub x_forwarded_for: bool,
+    /// Each request carries the W3C trace context that came with the question.
+    pub trace_context: bool,
     /// How it is reached.
     pub connection: Connection,
 }

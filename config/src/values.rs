@@ -165,6 +165,8 @@ pub struct Logging {
     pub format: LogFormat,
     /// Prompts may appear in the log.
     pub prompts: bool,
+    /// Headers of the client's request that a session's line tells, where Apache passes them on; lower case.
+    pub request_headers: Vec<String>,
 }
 
 /// How log lines look.

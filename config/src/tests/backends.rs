@@ -271,6 +271,20 @@ fn of_models_a_whole_name_wins_over_a_pattern_and_a_longer_pattern_over_a_shorte
 }
 
 #[test]
+fn a_clients_address_goes_where_it_is_meant_to_and_nowhere_else() {
+    let plain = api_of("x", "[backends.x]\nkind = \"ollama\"");
+    assert!(!plain.x_forwarded_for && plain.trace_context);
+    let told = api_of("x", "[backends.x]\nkind = \"ollama\"\nx_forwarded_for = true\ntrace_context = false");
+    assert!(told.x_forwarded_for && !told.trace_context);
+    assert!(api_of("openai", "backend.openai.x_forwarded_for = true").x_forwarded_for);
+    let text = format!(
+        "{GRAPH}x_forwarded_for = true\n[backends.g.profiles.same]\nassistant_id = \"b\"\n\
+         [backends.g.profiles.other]\napi_base = \"https://b.example\""
+    );
+    assert!(api_of("g/same", &text).x_forwarded_for && !api_of("g/other", &text).x_forwarded_for);
+}
+
+#[test]
 fn a_profile_is_a_backend_of_its_own() {
     let text = format!(
         "{GRAPH}retries = 1\nfallbacks = [\"g/eu\", \"mock\"]\n[backends.g.profiles.eu]\napi_base = \"https://eu.example\"\n\

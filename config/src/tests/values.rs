@@ -116,6 +116,25 @@ fn a_socket_path_fits_into_an_address() {
 }
 
 #[test]
+fn headers_are_logged_by_name_and_never_those_that_log_somebody_in() {
+    let names = |list: &str| from_text(&format!("logging.request_headers = {list}"));
+    let logged = |list: &str| names(list).unwrap().logging.request_headers;
+    assert_eq!(logged("[]"), Vec::<String>::new());
+    assert_eq!(logged("[\"User-Agent\", \"x_a\"]"), ["user-agent", "x_a"]);
+    for secret in ["Cookie", "authorization", "Proxy-Authorization"] {
+        let error = error_of(&format!("logging.request_headers = [\"origin\", \"{secret}\"]"));
+        let expected = format!("must be without {:?}: who reads the log", secret.to_ascii_lowercase());
+        assert!(error.contains(&expected), "{error}");
+    }
+    let many = format!("[{}]", (0..17).map(|n| format!("\"x-{n}\",")).collect::<String>());
+    let long = format!("[\"{}\"]", "x".repeat(65));
+    for list in ["\"origin\"", "[\"a b\"]", "[\"\"]", "[1]", "[\"a\", \"A\"]", "[\"a:\"]", &many, &long] {
+        let error = error_of(&format!("logging.request_headers = {list}"));
+        assert!(error.contains("must be a list of up to 16 names of headers"), "{list}: {error}");
+    }
+}
+
+#[test]
 fn the_two_sockets_differ() {
     let error = error_of("[server]\nsocket_path = \"/a\"\nstream_socket_path = \"/a\"");
     assert_eq!(error, "test.toml:3: server.stream_socket_path = \"/a\": must differ from server.socket_path");

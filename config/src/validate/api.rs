@@ -49,8 +49,10 @@ pub(super) fn api(
     };
     let secret = key::key(reader, section);
     let headers = headers(reader, section, &dialect, secret.is_some());
+    let x_forwarded_for = reader.value(&section.key("x_forwarded_for"), false, allowed::flag);
+    let trace_context = reader.value(&section.key("trace_context"), true, allowed::flag);
     let connection = connection::connection(reader, section, base.as_deref().unwrap_or_default());
-    Some(Api { dialect, base: base?, key: secret, headers, connection })
+    Some(Api { dialect, base: base?, key: secret, headers, x_forwarded_for, trace_context, connection })
 }
 
 /// Asks for what Anthropic's API wants beside the request.

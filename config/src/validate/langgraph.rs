@@ -1,5 +1,6 @@
 //! A LangGraph platform and its profiles. In: a section. Out: its own values, and a [`Backend`] for each profile, so that
-//! a profile's name is a backend's. Never: sends a key or a header to an origin that it was not given for.
+//! a profile's name is a backend's. Never: sends a key, a header or a client's
+//! address to an origin that it was not meant for.
 
 use super::section::Section;
 use super::{backends, key, proxy};
@@ -46,6 +47,7 @@ fn profile(reader: &mut Reader<'_>, section: &Section, own: &Section, platform: 
     let is_same_origin = matches!(places, [Some(a), Some(b)] if a.is_origin_of(&b));
     if !is_same_origin {
         api.headers.clear();
+        api.x_forwarded_for = false;
         api.connection.socket = None;
         api.connection.proxy = proxy::proxy(reader, section, &api.base);
         if platform.key.is_some() && !key::is_said(reader, own) {

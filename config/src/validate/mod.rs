@@ -204,6 +204,7 @@ fn logging(reader: &mut Reader<'_>) -> Logging {
         level: reader.value("logging.level", "info".into(), allowed::log_level),
         format: reader.value("logging.format", LogFormat::Pretty, allowed::one_of(&formats)),
         prompts: reader.value("logging.prompts", false, allowed::flag),
+        request_headers: reader.value("logging.request_headers", Vec::new(), allowed::logged_headers),
     }
 }
 
