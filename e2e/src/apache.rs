@@ -15,6 +15,8 @@ use nix::sys::socket::{
     socket, sockopt,
 };
 
+use serde_json::Value;
+
 use crate::client::Client;
 
 /// How a handoff travels.
@@ -115,21 +117,47 @@ pub fn client_pair(kind: Kind) -> (Client, OwnedFd) {
     }
 }
 
+/// A message with what Apache knows of the request before its payload.
+#[must_use]
+pub fn enveloped(envelope: &Value, payload: impl AsRef<[u8]>) -> Vec<u8> {
+    [b"\x01", envelope.to_string().as_bytes(), b"\n", payload.as_ref()].concat()
+}
+
+/// A memfd with these bytes; `is_sealed`: nobody can change it any more.
+///
+/// # Panics
+/// When the machine has no memory.
+#[must_use]
+pub fn memfd(bytes: &[u8], is_sealed: bool) -> OwnedFd {
+    let memfd = memfd_create(c"payload", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING);
+    let mut file = File::from(memfd.expect("a memfd"));
+    file.write_all(bytes).expect("memory");
+    if is_sealed {
+        let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK;
+        fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).expect("seals");
+    }
+    file.into()
+}
+
+/// Hands over a loopback TCP connection, with this message and a second fd behind it.
+///
+/// # Panics
+/// When the daemon does not take it.
+#[must_use]
+pub fn hand_over_with(path: &Path, message: &[u8], second: BorrowedFd<'_>) -> Client {
+    let (ours, theirs) = client_pair(Kind::Tcp);
+    let connection = dial(path, Door::SeqPacket).expect("a connection");
+    connection.send(message, &[theirs.as_fd(), second]).expect("a message");
+    ours
+}
+
 /// Hands over a loopback TCP connection, and the payload in a sealed memfd, as Apache does with large ones.
 ///
 /// # Panics
 /// When the daemon does not take it.
 #[must_use]
 pub fn hand_over_large(path: &Path, payload: &[u8]) -> Client {
-    let memfd = memfd_create(c"payload", MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING);
-    let mut file = File::from(memfd.expect("a memfd"));
-    file.write_all(payload).expect("memory");
-    let seals = SealFlag::F_SEAL_WRITE | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SHRINK;
-    fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).expect("seals");
-    let (ours, theirs) = client_pair(Kind::Tcp);
-    let connection = dial(path, Door::SeqPacket).expect("a connection");
-    connection.send(b"\x01{\"v\":1}\n", &[theirs.as_fd(), file.as_fd()]).expect("a message");
-    ours
+    hand_over_with(path, b"\x01{\"v\":1}\n", memfd(payload, true).as_fd())
 }
 
 /// The whole handoff, exactly as Apache does it: afterwards only the daemon has the client's socket.

@@ -18,6 +18,9 @@ use handoff_shared::message::{Format, Handoff as HandoffMessage, Payload, ToWork
 use crate::listener::Handoff;
 use crate::poison::Fingerprint;
 
+/// Room for an envelope.
+const TOO_LARGE_KEPT_BYTES: usize = 16 * 1024;
+
 /// Every live lease's fd and payload.
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
@@ -179,7 +182,7 @@ impl Message {
     /// Small messages travel inline; large ones, and all of it, in a memfd.
     fn new(message: Vec<u8>, memfd: Option<(OwnedFd, u32)>, truncated: bool) -> Self {
         if truncated {
-            return Self { inline: Vec::new(), memfd: None, truncated };
+            return Self::beginning_of(message);
         }
         if message.len() <= INLINE_BYTES_MAX {
             return Self { inline: message, memfd, truncated };
@@ -189,8 +192,15 @@ impl Message {
                 Self { inline: Vec::new(), memfd: Some((sealed, bytes)), truncated }
             }
             // An envelope of more than 64 KiB, or no memory for a memfd: the client is told that it is too large.
-            _ => Self { inline: Vec::new(), memfd: None, truncated: true },
+            _ => Self::beginning_of(message),
         }
+    }
+
+    /// Of what is too large: enough to know who has sent it, and whether the refusal may have a body.
+    fn beginning_of(mut message: Vec<u8>) -> Self {
+        message.truncate(TOO_LARGE_KEPT_BYTES);
+        message.shrink_to_fit();
+        Self { inline: message, memfd: None, truncated: true }
     }
 }
 

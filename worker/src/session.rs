@@ -27,12 +27,17 @@ use crate::head::Reply;
 use crate::holdings::Task;
 use crate::inbox::Room;
 use crate::report::Held;
-use crate::request::{self, ChatRequest, Method};
+use crate::request::{self, Caller, ChatRequest, Method};
 use story::Story;
 use stream::Stream;
 
 /// An epitaph's client is waited for this long at most.
 const EPITAPH_LINGER: Duration = Duration::from_millis(500);
+
+/// What a sender is told who has sent more than is taken.
+const TOO_LARGE: &str =
+    "the handoff is too large: at most server.handoff_buffer_size bytes in its message, 32 MiB in a memfd";
+const _: () = assert!(MEMFD_BYTES_MAX == 32 * 1024 * 1024, "TOO_LARGE says so");
 
 /// Serves one client. The guard tells the supervisor when this ends, however it ends.
 pub(crate) async fn serve(
@@ -68,32 +73,39 @@ async fn converse(
     story: &mut Story,
 ) -> Outcome {
     let lease = held.lease.to_string();
-    let request = message(&task).and_then(|message| match request::parse(&message) {
-        Ok(request) => Ok(request),
-        Err(bad) => Err((Failure::from(bad), request::method_of(&message))),
-    });
+    let config = &room.configure.config;
+    let read = read(&task, &config.logging.request_headers);
     // It is kept for another worker until this lease is committed, and no longer.
     drop(task);
-    let request = match request {
-        Ok(request) => match attach::attach(room, held, &mut client, request).await {
-            Some(request) => request,
-            None => {
-                client.abort();
-                return Outcome::ClientGone;
+    let request = match read {
+        Ok(request) => {
+            let caller = Caller::of(&request, &config.logging.request_headers);
+            match attach::attach(room, held, &mut client, request).await {
+                Some(request) => {
+                    request.map_err(|(failure, method)| (failure, Box::new(Caller { method, ..caller })))
+                }
+                None => {
+                    story.refuse(caller);
+                    client.abort();
+                    return Outcome::ClientGone;
+                }
             }
-        },
+        }
         Err(refused) => Err(refused),
     };
     match request {
         Ok(request) => {
-            story.tell(&request, &room.configure.config);
+            story.tell(&request, config);
             held.progress.name(request.user_id.as_deref(), request.request_id.as_deref());
             answer(room, held, client, request, lease, story).await
         }
-        Err((failure, method)) => {
+        Err((failure, caller)) => {
             story.fail(&failure);
-            let head_only = method == Method::Head;
-            let reply = Reply { request_id: &lease, response_headers: &[], head_only };
+            held.progress.name(None, caller.request_id.as_deref());
+            let head_only = caller.method == Method::Head;
+            let request_id = caller.request_id.clone().unwrap_or(lease);
+            story.refuse(*caller);
+            let reply = Reply { request_id: &request_id, response_headers: &[], head_only };
             let mut out = Vec::new();
             reply.error(&mut out, &failure);
             say(room, held, client, &out, Outcome::Refused, story).await
@@ -101,20 +113,30 @@ async fn converse(
     }
 }
 
+/// The request; or why it is refused, and whose it is.
+fn read(task: &Task, logged: &[String]) -> Result<ChatRequest, (Failure, Box<Caller>)> {
+    let message = match message(task) {
+        Ok(message) => message,
+        Err(failure) => {
+            return Err((failure, Box::new(Caller::of_message(&task.handoff.inline.0, logged))));
+        }
+    };
+    request::parse(&message)
+        .map_err(|bad| (Failure::from(bad), Box::new(Caller::of_message(&message, logged))))
+}
+
 /// The whole message: what came inline, and the memfd that continues it.
-fn message(task: &Task) -> Result<Cow<'_, [u8]>, (Failure, Method)> {
+fn message(task: &Task) -> Result<Cow<'_, [u8]>, Failure> {
     let handoff = &task.handoff;
     if handoff.truncated {
-        let failure =
-            Failure::new(Code::PayloadTooLarge, "the handoff is larger than server.handoff_buffer_size");
-        return Err((failure, Method::Get));
+        return Err(Failure::new(Code::PayloadTooLarge, TOO_LARGE));
     }
     let mut message = Cow::Borrowed(handoff.inline.0.as_slice());
     if let (Some(memfd), Some(bytes)) = (&task.memfd, handoff.memfd_bytes) {
         let bytes = (bytes as usize).min(MEMFD_BYTES_MAX);
         if let Err(error) = memfd::read_into(memfd, bytes, message.to_mut()) {
             tracing::warn!(%error, "payload cannot be read from its memfd");
-            return Err((Failure::new(Code::BadHandoff, "the payload cannot be read"), Method::Get));
+            return Err(Failure::new(Code::BadHandoff, "the payload cannot be read"));
         }
     }
     Ok(message)

@@ -40,7 +40,7 @@ pub(crate) struct Handoff {
     pub(crate) message: Vec<u8>,
     /// A sealed memfd that continues the message, and its size.
     pub(crate) memfd: Option<(OwnedFd, u32)>,
-    /// The message was longer than we receive.
+    /// The message was longer than we receive, or its memfd than anybody reads.
     pub(crate) truncated: bool,
 }
 
@@ -261,9 +261,14 @@ impl Parts {
         };
         client_fd::check(&client).map_err(Rejection::BadFd)?;
         let message = std::mem::take(&mut self.message);
-        let memfd = fds.next().filter(|_| message.first() == Some(&ENVELOPE)).and_then(sealed);
+        let memfd = fds.next().filter(|_| message.first() == Some(&ENVELOPE)).map_or(Second::Nothing, second);
+        let (memfd, is_too_large) = match memfd {
+            Second::Nothing => (None, false),
+            Second::Payload(memfd, bytes) => (Some((memfd, bytes)), false),
+            Second::TooLarge => (None, true),
+        };
         // Lost fds where one arrived: surplus ones that did not fit. Every other surplus fd is closed here.
-        Ok(Handoff { client, message, memfd, truncated: self.truncated })
+        Ok(Handoff { client, message, memfd, truncated: self.truncated || is_too_large })
     }
 }
 
@@ -273,8 +278,23 @@ fn finish_message(result: io::Result<Received>, buffer: &[u8]) -> Result<Handoff
     parts.finish()
 }
 
-fn sealed(memfd: OwnedFd) -> Option<(OwnedFd, u32)> {
-    let bytes = memfd::sealed_bytes(memfd.as_fd())?;
-    let bytes = u32::try_from(bytes).ok().filter(|bytes| *bytes as usize <= MEMFD_BYTES_MAX)?;
-    Some((memfd, bytes))
+/// What the fd behind an envelope is.
+enum Second {
+    /// Nothing that we read.
+    Nothing,
+    /// A sealed memfd of so many bytes.
+    Payload(OwnedFd, u32),
+    /// A sealed memfd of more bytes than anybody reads.
+    TooLarge,
+}
+
+fn second(fd: OwnedFd) -> Second {
+    match memfd::sealed_bytes(fd.as_fd()).map(u32::try_from) {
+        None => {
+            tracing::debug!("the fd behind an envelope is no memfd with all its seals; ignored");
+            Second::Nothing
+        }
+        Some(Ok(bytes)) if bytes as usize <= MEMFD_BYTES_MAX => Second::Payload(fd, bytes),
+        Some(Ok(_) | Err(_)) => Second::TooLarge,
+    }
 }

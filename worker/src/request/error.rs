@@ -8,6 +8,11 @@ pub enum BadHandoff {
     /// Nothing but NULs and white space.
     #[error("no payload")]
     NoPayload,
+    /// Neither behind an envelope, nor in the fd that may come with it.
+    #[error(
+        "no payload behind the envelope, nor in a memfd that is sealed against writing, growing and shrinking"
+    )]
+    NoPayloadInEnvelope,
     /// Bytes that are no text.
     #[error("the payload is not valid UTF-8")]
     NotUtf8,

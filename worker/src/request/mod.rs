@@ -6,6 +6,7 @@
 //! for byte, where a parsed tree would reorder keys, round numbers, and take many times the memory.
 
 mod attached;
+mod caller;
 mod envelope;
 mod error;
 mod headers;
@@ -27,6 +28,7 @@ use handoff_shared::message::Format;
 use serde_json::value::RawValue;
 
 pub use attached::{Attached, AttachedFile, AttachedImage, PayloadFile};
+pub use caller::{Caller, Said};
 pub use envelope::Envelope;
 pub use error::BadHandoff;
 pub use langgraph::LangGraphOptions;
@@ -59,7 +61,7 @@ pub struct ChatRequest {
     pub temperature: Option<f64>,
     /// Who asks; for the log, free of control characters.
     pub user_id: Option<String>,
-    /// Visible ASCII, so safe in a header; none: derives from the lease.
+    /// Visible ASCII, so safe in a header; from the payload, else Apache's; none: derives from the lease.
     pub request_id: Option<String>,
     /// A configured backend by name.
     pub backend: Option<String>,
@@ -89,6 +91,8 @@ pub struct ChatRequest {
     pub client_ip: Option<String>,
     /// W3C trace context, visible ASCII; from the payload, else from the client's header.
     pub traceparent: Option<String>,
+    /// What goes with a `traceparent` of the client's own, and with no other.
+    pub tracestate: Option<String>,
     /// The page's origin; from the payload, else from the client's header.
     pub origin: Option<String>,
     /// As Apache saw it, else as the payload says.
@@ -147,7 +151,10 @@ const OF_THE_FILE_ALONE: &[&str] = &["payload_file", "prompt", "messages"];
 /// A [`BadHandoff`] says what the site has to change.
 pub fn parse(message: &[u8]) -> Result<ChatRequest, BadHandoff> {
     let (envelope, payload) = envelope::split(trim(message))?;
-    let (payload, object) = read_payload(payload)?;
+    let (payload, object) = read_payload(payload).map_err(|bad| match (bad, &envelope) {
+        (BadHandoff::NoPayload, Some(_)) => BadHandoff::NoPayloadInEnvelope,
+        (bad, _) => bad,
+    })?;
     let mut request = ChatRequest::read(&object, envelope)?;
     request.attached.payload_file = attached::payload_file(&object, payload)?;
     match request.attached.payload_file {
@@ -189,20 +196,17 @@ fn read_payload(payload: &[u8]) -> Result<(&str, Object<'_>), BadHandoff> {
     Ok((payload, object))
 }
 
-/// The method of a message that may not parse: an answer to HEAD has no body, a refusal neither.
-#[must_use]
-pub fn method_of(message: &[u8]) -> Method {
-    match envelope::split(trim(message)) {
-        Ok((Some(envelope), _)) => envelope.method(),
-        Ok((None, _)) | Err(_) => Method::Get,
-    }
-}
-
 impl ChatRequest {
     /// The client has seen this stream's end: there is nothing left to send.
     #[must_use]
     pub fn already_finished(&self) -> bool {
         self.last_event_id.as_deref().is_some_and(|id| id.ends_with(":end"))
+    }
+
+    /// Apache passes the answer on, to a client whose socket it cannot hand over.
+    #[must_use]
+    pub fn is_relayed(&self) -> bool {
+        self.envelope.as_ref().is_some_and(|envelope| envelope.relay)
     }
 
     /// What the user said last: the text of the parts, else of the last user message, else the prompt.
@@ -236,6 +240,10 @@ impl ChatRequest {
         let seen = envelope.as_ref();
         let header = |name| seen.and_then(|envelope| envelope.header(name)).map(str::to_owned);
         let messages = message::read(object)?;
+        // Often the browser's own: a bad one is no reason to refuse its question.
+        let traceparent = |text: &String| lenient::is_token(text);
+        let of_site = object.text("traceparent")?;
+        let of_client = header("traceparent").filter(|_| of_site.is_none()).filter(traceparent);
         let has_system = messages.iter().any(|message| message.role == Role::System);
         Ok(Self {
             prompt: object.text("prompt")?,
@@ -247,7 +255,7 @@ impl ChatRequest {
             max_tokens: object.number("max_tokens", "a whole number from 1", |n| *n > 0)?,
             temperature: object.number("temperature", "a number", |t: &f64| t.is_finite())?,
             user_id: object.label("user_id")?,
-            request_id: object.token("request_id")?,
+            request_id: object.token("request_id")?.or_else(|| seen.and_then(|e| e.request_id.clone())),
             backend: object.label("backend")?,
             langgraph: object.langgraph()?,
             extra_body: object.raw_object("extra_body")?,
@@ -261,11 +269,8 @@ impl ChatRequest {
             test_pattern: object.token("test_pattern")?,
             last_event_id: object.text("last_event_id")?.or_else(|| header("last-event-id")),
             client_ip: seen.and_then(|e| e.client.clone()).or(object.label("client_ip")?),
-            // Often the browser's own: a bad one is no reason to refuse its question.
-            traceparent: object
-                .text("traceparent")?
-                .or_else(|| header("traceparent"))
-                .filter(|t| lenient::is_token(t)),
+            tracestate: of_client.as_ref().and_then(|_| seen?.tracestate()),
+            traceparent: of_site.filter(traceparent).or(of_client),
             origin: object.label("origin")?.or_else(|| header("origin")),
             proto: seen.and_then(|e| e.proto.clone()).or(object.label("proto")?),
             method: match seen {

@@ -28,8 +28,11 @@ fn a_prompt_is_enough() {
 #[test]
 fn white_space_and_nuls_around_the_payload_are_nothing() {
     assert!(parse(b"\0 \r\n{\"prompt\":\"hi\"}\n\0\0").is_ok());
-    for nothing in [&b""[..], b"\0", b" \0\t\r\n\x0b", b"\x01{\"v\":1}\n\0"] {
+    for nothing in [&b""[..], b"\0", b" \0\t\r\n\x0b"] {
         assert_eq!(parse(nothing).unwrap_err(), BadHandoff::NoPayload);
+    }
+    for nothing in [&b"\x01{\"v\":1}\n\0"[..], b"\x01{\"v\":1}"] {
+        assert_eq!(parse(nothing).unwrap_err(), BadHandoff::NoPayloadInEnvelope);
     }
 }
 
@@ -238,8 +241,42 @@ fn the_envelope_knows_better_than_the_payload() {
 
 #[test]
 fn a_refused_head_request_is_still_one() {
+    let method_of = |message: &[u8]| Caller::of_message(message, &[]).method;
     assert_eq!(method_of(b"\x01{\"v\":1,\"method\":\"HEAD\"}\nnonsense"), Method::Head);
     assert_eq!(method_of(b"nonsense"), Method::Get);
+}
+
+#[test]
+fn apaches_request_id_is_used_where_the_payload_has_none() {
+    let id_of = |envelope: &str, payload: &str| {
+        let message = format!("\x01{{\"v\":1,\"request_id\":{envelope}}}\n{{\"prompt\":\"hi\"{payload}}}");
+        parse(message.as_bytes()).unwrap().request_id
+    };
+    assert_eq!(id_of(r#""a-1""#, "").as_deref(), Some("a-1"));
+    assert_eq!(id_of(r#""a-1""#, r#","request_id":"p-1""#).as_deref(), Some("p-1"));
+    let long = format!("\"{}\"", "a".repeat(129));
+    for bad in [r#""a b""#, r#""a\r\nb""#, r#""ä""#, "\"\"", "7", "null", "{}", &long] {
+        assert_eq!(id_of(bad, ""), None, "{bad}");
+    }
+}
+
+#[test]
+fn a_trace_state_goes_with_its_own_trace_alone() {
+    let of = |headers: &str, payload: &str| {
+        let message = format!("\x01{{\"v\":1,\"headers\":[{headers}]}}\n{{\"prompt\":\"hi\"{payload}}}");
+        let request = parse(message.as_bytes()).unwrap();
+        (request.traceparent, request.tracestate)
+    };
+    let (parent, state) =
+        (r#"["traceparent","00-a-b-01"]"#, r#"["tracestate","x=1"],["TraceState"," y=2 "]"#);
+    let text = |value: &str| Some(value.to_owned());
+    assert_eq!(of(&format!("{parent},{state}"), ""), (text("00-a-b-01"), text("x=1,y=2")));
+    assert_eq!(of(&format!("{parent},{state}"), r#","traceparent":"00-s-s-01""#), (text("00-s-s-01"), None));
+    assert_eq!(of(state, ""), (None, None));
+    for bad in ["ä=1".to_owned(), "x=\\ny".to_owned(), "x".repeat(513), " ".to_owned()] {
+        let headers = format!(r#"{parent},["tracestate","{bad}"]"#);
+        assert_eq!(of(&headers, ""), (text("00-a-b-01"), None), "{bad}");
+    }
 }
 
 #[test]

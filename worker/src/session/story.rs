@@ -8,7 +8,7 @@ use handoff_shared::message::{Configure, Outcome};
 
 use crate::failure::Failure;
 use crate::inbox::Room;
-use crate::request::ChatRequest;
+use crate::request::{Caller, ChatRequest, Said};
 use crate::upstream::{Answer, Tokens};
 
 /// One session's facts, as they become known.
@@ -21,6 +21,7 @@ pub(super) struct Story {
     bytes: u64,
     request_id: Option<String>,
     user_id: Option<String>,
+    said: Said,
     model: Option<String>,
     backend: Option<String>,
     attempts: u32,
@@ -40,6 +41,7 @@ impl Story {
             bytes: 0,
             request_id: None,
             user_id: None,
+            said: Said::default(),
             model: None,
             backend: None,
             attempts: 0,
@@ -53,7 +55,14 @@ impl Story {
     pub(super) fn tell(&mut self, request: &ChatRequest, config: &Config) {
         self.request_id.clone_from(&request.request_id);
         self.user_id.clone_from(&request.user_id);
+        self.said = Caller::of(request, &config.logging.request_headers).said;
         self.prompt = config.logging.prompts.then(|| request.last_user_text().into_owned());
+    }
+
+    /// The request goes no further; who made it may be known all the same.
+    pub(super) fn refuse(&mut self, caller: Caller) {
+        self.request_id = caller.request_id;
+        self.said = caller.said;
     }
 
     /// Who answered, and what it cost.
@@ -87,6 +96,13 @@ impl Story {
             outcome = outcome.as_str(),
             request_id = self.request_id.as_deref().unwrap_or(&self.lease.to_string()),
             user_id = self.user_id,
+            client = self.said.client,
+            method = self.said.method,
+            path = self.said.path,
+            proto = self.said.proto,
+            tls = self.said.tls,
+            relay = self.said.relay,
+            request_headers = self.said.request_headers.as_deref().map(tracing::field::display),
             backend = self.backend,
             model = self.model,
             attempts = self.attempts,
