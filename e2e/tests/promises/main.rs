@@ -64,6 +64,7 @@ mod an_operator_can_ask_any_api;
 mod an_operator_can_ask_what_goes_on;
 mod an_operator_gives_orders;
 mod an_upgrade_changes_the_binary_and_nothing_else;
+mod an_upstream_is_told_for_whom;
 mod an_upstream_that_cannot_be_reached_is_a_502;
 mod an_upstream_that_closes_everything_is_given_a_pause;
 mod an_upstreams_no_is_told_in_our_words;

@@ -28,6 +28,7 @@ mod watch;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::time::Instant;
 
@@ -103,6 +104,8 @@ impl Upstreams {
             request_id: request_id.to_owned(),
             idempotency_key: format!("handoffd-{lease}-{:016x}", fingerprint(&request)),
             traceparent: request.traceparent.clone(),
+            tracestate: request.tracestate.clone(),
+            client: request.client_ip.as_deref().and_then(address),
         });
         let (counts, reporter) = (Rc::clone(&self.counts), Rc::clone(&self.reporter));
         let (timeouts, on_disconnect) = (request.timeouts, request.on_disconnect);
@@ -186,6 +189,11 @@ impl Upstreams {
         let model = model.unwrap_or(&self.config.backends.default_model).clone();
         Choice { backend: Rc::clone(backend), model, native }
     }
+}
+
+/// An IP address as everybody writes it; none of what is none.
+fn address(text: &str) -> Option<String> {
+    text.parse::<IpAddr>().ok().map(|address| address.to_canonical().to_string())
 }
 
 /// A name that is none, and those that are.

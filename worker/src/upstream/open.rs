@@ -30,6 +30,8 @@ const BEFORE_PATIENCE: Duration = Duration::from_secs(10);
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+const TRACESTATE: HeaderName = HeaderName::from_static("tracestate");
+const X_FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 const ME: HeaderValue = HeaderValue::from_static(concat!("handoffd/", env!("CARGO_PKG_VERSION")));
 
 /// What a request says besides its call.
@@ -40,6 +42,9 @@ pub(super) struct Tag {
     /// The lease's and the question's: who asks again, also in another worker, asks the same; nobody else does.
     pub(super) idempotency_key: String,
     pub(super) traceparent: Option<String>,
+    pub(super) tracestate: Option<String>,
+    /// The client's IP address.
+    pub(super) client: Option<String>,
 }
 
 /// Asks, and waits for the stream to begin.
@@ -105,7 +110,9 @@ fn request(remote: &Remote, call: Call, tag: &Tag) -> Result<Request<Full<Bytes>
     let tags = [
         (REQUEST_ID, Some(&tag.request_id)),
         (IDEMPOTENCY_KEY, Some(&tag.idempotency_key)),
-        (TRACEPARENT, tag.traceparent.as_ref()),
+        (TRACEPARENT, tag.traceparent.as_ref().filter(|_| remote.api.trace_context)),
+        (TRACESTATE, tag.tracestate.as_ref().filter(|_| remote.api.trace_context)),
+        (X_FORWARDED_FOR, tag.client.as_ref().filter(|_| remote.api.x_forwarded_for)),
     ];
     for (name, value) in tags {
         if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {
