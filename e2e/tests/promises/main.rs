@@ -33,6 +33,7 @@ mod a_question_brings_its_files;
 mod a_question_is_let_go_when_its_answer_begins;
 mod a_recorded_answer_is_played_again;
 mod a_refusal_is_waited_out;
+mod a_relayed_client_hears_something_in_time;
 mod a_reload_can_be_waited_for;
 mod a_reload_cuts_no_stream;
 mod a_request_chooses_its_backend;

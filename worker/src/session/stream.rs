@@ -29,6 +29,11 @@ use crate::upstream::Answer;
 /// Events that are ready together go out in one write of about this size.
 const WRITE_BYTES: usize = 16 * 1024;
 
+/// A client that Apache relays hears something at least this often, and its head not later: a quarter of the time
+/// after which Apache by itself gives up a silent peer (`Timeout`, 60 s), and less than the 20 s of sites that are
+/// stricter.
+const RELAY_SILENCE_MAX: Duration = Duration::from_secs(15);
+
 /// How long an answer without a client is read on for what it costs.
 const DRAIN_USAGE_MAX: Duration = Duration::from_secs(30);
 
@@ -89,11 +94,12 @@ impl<'a> Stream<'a> {
         if let Some(timeouts) = timeouts {
             client.write_timeout = timeouts.client_write;
         }
+        let silence_max = if request.is_relayed() { RELAY_SILENCE_MAX } else { Duration::MAX };
         let heartbeat =
-            request.heartbeat.map_or(config.client.heartbeat, |asked| asked.min(config.client.heartbeat));
+            request.heartbeat.map_or(config.client.heartbeat, |own| own.min(config.client.heartbeat));
         let limits = Limits {
-            commit_after: config.client.commit_after,
-            heartbeat,
+            commit_after: config.client.commit_after.min(silence_max),
+            heartbeat: heartbeat.min(silence_max),
             total: timeouts.and_then(|timeouts| timeouts.total),
         };
         let created_secs = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
