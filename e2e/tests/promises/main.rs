@@ -16,6 +16,7 @@ mod a_dead_worker_costs_nobody_an_answer;
 mod a_drain_ends_with_a_word;
 mod a_failed_answer_says_so_once;
 mod a_failing_upstream_is_not_buried;
+mod a_finished_answer_is_not_paid_for_twice;
 mod a_full_upstream_is_queued_for_and_then_said;
 mod a_half_closed_client_has_left_unless_it_is_served;
 mod a_handoff_becomes_a_stream;
