@@ -15,49 +15,31 @@ declare(strict_types=1);
 namespace Handoffd;
 
 /** Whatever keeps a handoff from being sent: the message says what to change. Nothing has been sent then. */
-abstract class HandoffException extends \RuntimeException
-{
-}
+abstract class HandoffException extends \RuntimeException {}
 
 /** There is no question in the payload: an LLM would be paid for nothing. */
-final class EmptyQuestionException extends HandoffException
-{
-}
+final class EmptyQuestionException extends HandoffException {}
 
 /** A key of the payload has a value that handoffd would refuse. */
-final class InvalidPayloadException extends HandoffException
-{
-}
+final class InvalidPayloadException extends HandoffException {}
 
 /** The payload cannot be written as JSON: text that is not UTF-8, NAN, a resource, a loop of references. */
-final class EncodingException extends HandoffException
-{
-}
+final class EncodingException extends HandoffException {}
 
 /** The payload is longer than the way it was to go. */
-final class PayloadTooLargeException extends HandoffException
-{
-}
+final class PayloadTooLargeException extends HandoffException {}
 
 /** An option is unknown or has an impossible value: a bad path of a socket, too. */
-final class InvalidOptionException extends HandoffException
-{
-}
+final class InvalidOptionException extends HandoffException {}
 
 /** The page has printed something before: the response has begun. */
-final class HeadersSentException extends HandoffException
-{
-}
+final class HeadersSentException extends HandoffException {}
 
 /** An output buffer cannot be removed, and would change the payload. */
-final class OutputBufferException extends HandoffException
-{
-}
+final class OutputBufferException extends HandoffException {}
 
 /** There is nobody who could hand a client over: PHP runs on the command line, or Apache lacks the module. */
-final class NoModuleException extends HandoffException
-{
-}
+final class NoModuleException extends HandoffException {}
 
 /**
  * One handoff. stream() is all that a page needs; prepare(), headers() and body() are for frameworks with a response
@@ -127,10 +109,10 @@ final class Handoff
     }
 
     /**
-     * Checks and encodes a handoff, and does nothing else: also on the command line. As for stream().
+     * Checks and encodes a handoff, and does nothing else: also on the command line.
      *
-     * @param array<string, mixed> $payload
-     * @param array<string, mixed> $options
+     * @param array<string, mixed> $payload as for stream()
+     * @param array<string, mixed> $options as for stream()
      * @throws HandoffException
      */
     public static function prepare(array $payload, array $options = []): self
@@ -138,10 +120,6 @@ final class Handoff
         return new self($payload, $options);
     }
 
-    /**
-     * @param array<string, mixed> $payload
-     * @param array<string, mixed> $options
-     */
     private function __construct(array $payload, array $options)
     {
         foreach (array_keys($options) as $name) {
@@ -237,10 +215,7 @@ final class Handoff
         }
     }
 
-    /**
-     * @param array<string, mixed> $options
-     * @param list<string> $allowed the first is the default
-     */
+    /** @param list<string> $allowed the first is the default */
     private static function oneOf(array $options, string $name, array $allowed): string
     {
         $value = $options[$name] ?? $allowed[0];
@@ -273,10 +248,6 @@ final class Handoff
         return implode(', ', $paths);
     }
 
-    /**
-     * @param array<string, mixed> $payload
-     * @return array<string, mixed>
-     */
     private static function completed(array $payload, bool $forward): array
     {
         if (!array_key_exists('method', $payload) && strcasecmp(self::server('REQUEST_METHOD'), 'HEAD') === 0) {
@@ -375,8 +346,7 @@ final class Handoff
         if (!is_array($given)) {
             throw new InvalidPayloadException('response_headers: must be an array of values by name');
         }
-        $headers = [];
-        $named = [];
+        [$headers, $named] = [[], []];
         foreach ($ofThePage as $line) {
             [$name, $value] = explode(':', $line, 2) + [1 => ''];
             $lower = strtolower($name);
@@ -403,10 +373,7 @@ final class Handoff
         return $headers;
     }
 
-    /**
-     * @param mixed $values
-     * @return list<string>
-     */
+    /** @return list<string> */
     private static function headerValues(string $name, $values): array
     {
         if (!preg_match(self::NAME, $name)) {
@@ -434,8 +401,7 @@ final class Handoff
     /** @param array<string, list<string>> $headers */
     private static function checkSize(array $headers): void
     {
-        $lines = 0;
-        $bytes = 0;
+        [$lines, $bytes] = [0, 0];
         foreach ($headers as $name => $values) {
             $lines += count($values);
             $bytes += strlen(implode('', $values)) + count($values) * (strlen((string) $name) + 4);
@@ -454,8 +420,7 @@ final class Handoff
             return json_encode($payload, $flags | ($substitute ? JSON_INVALID_UTF8_SUBSTITUTE : 0));
         } catch (\JsonException $e) {
             $where = $e->getCode() === JSON_ERROR_UTF8 ? self::firstInvalid($payload, '') : null;
-            $advice = $e->getCode() === JSON_ERROR_UTF8 ? '; the option invalid_utf8 may be "substitute"' : '';
-            throw new EncodingException(($where ?? 'the payload') . ": {$e->getMessage()}$advice", 0, $e);
+            throw new EncodingException(($where ?? 'the payload') . ": {$e->getMessage()}", 0, $e);
         }
     }
 
@@ -486,10 +451,8 @@ final class Handoff
         // JSON escapes all control characters but this one, which has no place in a header.
         $isSmall = $bytes <= self::HEADER_BYTES && strpos($json, "\x7F") === false;
         $isHeader = $isHead || $via === 'header' || ($via === 'auto' && $isSmall);
-        $max = self::BODY_BYTES_MAX;
-        if ($isHeader) {
-            $max = PHP_SAPI === 'apache2handler' ? self::HEADER_BYTES_MAX_MOD_PHP : self::HEADER_BYTES_MAX;
-        }
+        $maxOfHeader = PHP_SAPI === 'apache2handler' ? self::HEADER_BYTES_MAX_MOD_PHP : self::HEADER_BYTES_MAX;
+        $max = $isHeader ? $maxOfHeader : self::BODY_BYTES_MAX;
         if ($bytes > $max) {
             $what = $isHeader ? 'a header' : 'a body';
             throw new PayloadTooLargeException("the payload has $bytes bytes of JSON; $what carries at most $max");
@@ -524,7 +487,6 @@ final class Handoff
     /** What the page has printed by mistake: a byte order mark, a warning. */
     private static function discardOutput(): void
     {
-        @ini_set('zlib.output_compression', '0');
         while (ob_get_level() > 0 && @ob_end_clean()) {
             // Each turn removes one.
         }

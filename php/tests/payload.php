@@ -80,6 +80,8 @@ return [
     'a header is a list of texts, whatever it was' => static function () use ($headersOf): void {
         same(['X-A' => ['true'], 'X-B' => ['1.5'], 'X-C' => ['a', 'b']],
             $headersOf(['X-A' => true, 'X-B' => 1.5, 'X-C' => ['a', null, 'b'], 'X-D' => null, 'X-E' => []]));
+        $payload = Handoff::prepare(['prompt' => 'hi', 'response_headers' => ['X-D' => null]])->payload();
+        holds(!array_key_exists('response_headers', $payload), 'none is left');
     },
     'text that is not UTF-8 is refused by its place, or mended when asked' => static function () use ($prepare): void {
         $payload = ['messages' => [['role' => 'user', 'content' => 'fine'], ['role' => 'user', 'content' => "\xE4"]]];
@@ -159,7 +161,7 @@ return [
             return $prepare(['prompt' => 'hi'], $options)->headers()['X-Socket-Handoff'];
         };
         same('/run/handoffd/handoffd.sock', $socket());
-        putenv('HANDOFFD_SOCKET=/run/a.sock,/run/b.sock');
+        putenv('HANDOFFD_SOCKET= /run/a.sock ,/run/b.sock');
         same('/run/a.sock, /run/b.sock', $socket());
         same('/run/c.sock', $socket(['socket' => '/run/c.sock']));
         same('/run/d.sock, /run/e.sock', $socket(['socket' => ['/run/d.sock', '/run/e.sock']]));
@@ -167,14 +169,16 @@ return [
         holds(strpos(refused('InvalidOptionException', $socket), 'HANDOFFD_SOCKET: ') === 0, 'the variable is named');
     },
     'what is no path of a socket is refused' => static function () use ($prepare): void {
-        foreach (['', 'a.sock', '/', "/a\n", '/a,/b', '/' . str_repeat('x', 107), '/a ', [], [null], 7, ['/a', '']] as $bad) {
+        $paths = ['', 'a.sock', '/', "/a\n", '/a,/b', '/' . str_repeat('x', 107), '/a ', [], [null], 7, ['/a', '']];
+        foreach ($paths as $bad) {
             refused('InvalidOptionException', static function () use ($prepare, $bad): void {
                 $prepare(['prompt' => 'hi'], ['socket' => $bad]);
             });
         }
     },
     'options that do not exist are refused' => static function () use ($prepare): void {
-        foreach ([['sockets' => '/a'], ['via' => 'pigeon'], ['invalid_utf8' => true], ['forward_headers' => 1]] as $bad) {
+        $options = [['sockets' => '/a'], ['via' => 'pigeon'], ['invalid_utf8' => true], ['forward_headers' => 1]];
+        foreach ($options as $bad) {
             refused('InvalidOptionException', static function () use ($prepare, $bad): void {
                 $prepare(['prompt' => 'hi'], $bad);
             });

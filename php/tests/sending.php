@@ -22,8 +22,8 @@ return [
         same('r1', $answer->header('x-request-id'));
     },
     'every text arrives as it was' => static function () use ($server): void {
-        $prompts = ["a\0b", "a\r\nX-B: 1", "\u{2028}\u{1F600}", "\x01\x1F\x7F", '"\\/</script>', "x" . str_repeat("\n", 4000),
-            str_repeat('x', 300000)];
+        $prompts = ["a\0b", "a\r\nX-B: 1", "\u{2028}\u{1F600}", "\x01\x1F\x7F", '"\\/</script>',
+            'x' . str_repeat("\n", 4000), str_repeat('x', 300000)];
         foreach ($prompts as $prompt) {
             foreach (['auto', 'body'] as $via) {
                 $asked = ['payload' => ['prompt' => $prompt], 'options' => ['via' => $via]];
