@@ -45,7 +45,7 @@ module: ## Apache's module, as it is installed
 e2e: build module ## the real binaries, real sockets, a real Apache
 	$(CARGO) test --locked -p handoff-e2e
 
-browser: build ## the page in a real, headless Chromium
+browser: build ## what people see, in a real, headless Chromium; pictures in target/screenshots
 	$(CARGO) test --locked -p handoff-e2e --test browser
 
 systemd: build ## the units and the Debian package on a real systemd (needs root)

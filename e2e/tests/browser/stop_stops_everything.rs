@@ -1,0 +1,41 @@
+//! Stop ends the stream in the page and, within 100 ms of the click, the work for it at the upstream.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use handoff_e2e::browser::Browser;
+use handoff_e2e::upstream::{Answer, Dialect, Protocol, Step, Upstream};
+
+use crate::page::{BUTTONS, Page};
+
+/// From the event of the click in the page to the upstream's seeing that its client has left.
+const CANCELLED_WITHIN: Duration = Duration::from_millis(100);
+const CLICKS: usize = 10;
+/// The slowest click is the machine's.
+const IN_TIME: usize = 9;
+
+#[test]
+fn for_the_upstream_too() {
+    let llm = Upstream::start(Protocol::H2c);
+    let word = Answer::openai().parts().content.swap_remove(0);
+    llm.script(Answer::sse().head().step(Step::SendForever(word, Duration::from_millis(20))));
+    let backend = llm.backend_toml("llm", Dialect::OpenAi);
+    let page = Page::open_in(Browser::start_alone(), &format!("[backend]\nprovider = \"llm\"\n{backend}"));
+    // Before the page's own listener.
+    page.browser.run("addEventListener('click', () => { window.clickedAt = Date.now() }, true)");
+    let mut delays = Vec::new();
+    for number in 0..CLICKS {
+        page.ask(BUTTONS[number % BUTTONS.len()], "a long story");
+        page.first_words();
+        page.browser.click("#stop");
+        page.wait_for("stopped");
+        let (at, _) = llm.wait_for_cancel(number);
+        let cancelled_at = (SystemTime::now() - at.elapsed()).duration_since(UNIX_EPOCH).expect("after 1970");
+        let clicked_at = page.browser.run("return window.clickedAt").as_u64().expect("a time");
+        delays.push(cancelled_at.saturating_sub(Duration::from_millis(clicked_at)));
+    }
+    delays.sort();
+    eprintln!("from the click to the upstream: {delays:?}");
+    assert!(delays[IN_TIME - 1] < CANCELLED_WITHIN, "{delays:?}");
+    assert_eq!(llm.request_count(), CLICKS, "nothing reconnects");
+    assert_eq!(page.daemon.metric("handoffd_lease_endings_total{outcome=\"client_gone\""), CLICKS as f64);
+}
