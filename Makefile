@@ -39,9 +39,6 @@ lint: ## formatting, clippy, dependencies
 unit: ## tests of each crate by itself
 	$(CARGO) test --locked --workspace --exclude handoff-e2e
 
-module: ## Apache's module, as it is installed
-	$(CARGO) build --locked --profile module -p mod_socket_handoff
-
 e2e: build module ## the real binaries, real sockets, a real Apache
 	$(CARGO) test --locked -p handoff-e2e
 
