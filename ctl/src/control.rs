@@ -36,6 +36,11 @@ pub(crate) struct Refused {
 }
 
 impl Place {
+    /// This one.
+    pub(crate) fn at(path: PathBuf) -> Self {
+        Self { control: Some(path) }
+    }
+
     /// What the command line or the environment says.
     pub(crate) fn chosen(&self) -> Option<PathBuf> {
         let environment = || env::var_os("DAEMON_CONTROL_SOCKET_PATH").filter(|path| !path.is_empty());

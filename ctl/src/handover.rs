@@ -16,7 +16,8 @@ use nix::sys::socket::{
 };
 use nix::sys::time::{TimeVal, TimeValLike};
 
-const DEFAULT_PATH: &str = "/run/handoffd/handoffd.sock";
+/// Where packages put the daemon's socket.
+pub(crate) const DEFAULT_PATH: &str = "/run/handoffd/handoffd.sock";
 /// How long connecting and sending may take each, while the daemon's backlog or our socket buffer is full.
 const SEND_TIMEOUT_MS: i64 = 1000;
 
@@ -32,6 +33,16 @@ pub(crate) struct HandoffSocket {
 }
 
 impl HandoffSocket {
+    /// The one at this path.
+    pub(crate) fn at(path: &Path, kind: Kind) -> Self {
+        Self { socket: Some(path.to_owned()), stream_socket: kind == Kind::Stream }
+    }
+
+    /// A connection that brings nothing: whether somebody listens.
+    pub(crate) fn knock(&self) -> Result<OwnedFd, Errno> {
+        self.connect(&self.path())
+    }
+
     /// Sends `payload` and `client` in one message. The kernel duplicates the fd: the caller drops its own.
     pub(crate) fn hand_over(&self, payload: &[u8], client: impl AsFd) -> Result<(), HandoverError> {
         let path = self.path();
@@ -80,8 +91,10 @@ impl HandoffSocket {
 
 /// The two kinds of handoff socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+pub(crate) enum Kind {
+    /// `SOCK_SEQPACKET`.
     SeqPacket,
+    /// `SOCK_STREAM`, of older modules.
     Stream,
 }
 

@@ -6,6 +6,7 @@
 
 mod answer;
 mod control;
+mod doctor;
 mod front;
 mod generate;
 mod handover;
@@ -36,6 +37,7 @@ Examples:
   handoffctl status --watch                  the workers, redrawn every second
   handoffctl streams                         what they are doing
   handoffctl reload --wait                   a new generation of workers
+  handoffctl doctor                          what is wrong with the site, and what to do
 
 `handoffctl COMMAND --help` tells the exit codes.";
 
@@ -59,6 +61,8 @@ enum Command {
     Log(order::LogArgs),
     /// Stand in for Apache: a small HTTP server whose /stream is handed over
     Front(front::Args),
+    /// Check the site: socket, Apache, limits, daemon; and say what to change
+    Doctor(doctor::Args),
     /// Print the shell completions of one of the three binaries
     Completions(generate::CompletionsArgs),
     /// Write the man pages and shell completions of the three binaries into a directory
@@ -88,6 +92,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Kill(args) => order::kill(&args),
         Command::Log(args) => order::log(&args),
         Command::Front(args) => front::run(&args),
+        Command::Doctor(args) => doctor::run(&args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),
     }

@@ -72,6 +72,11 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     }
 }
 
+/// The fleet at this moment, as `/status` at this address says.
+pub(crate) fn over_http(address: &str) -> Result<Status, Failure> {
+    Look::at(address).map(|look| look.status)
+}
+
 /// One answer of the daemon.
 struct Look {
     json: String,
