@@ -1,0 +1,5 @@
+//! The files of `examples/`, as they are, against a real daemon. One file is one promise.
+
+#![forbid(unsafe_code)]
+
+mod another_server_hands_its_socket_over;
