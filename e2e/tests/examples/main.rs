@@ -2,4 +2,5 @@
 
 #![forbid(unsafe_code)]
 
+mod a_shell_can_read_an_answer;
 mod another_server_hands_its_socket_over;
