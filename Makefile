@@ -11,13 +11,16 @@ DESTDIR ?=
 # Whom the handoff socket admits: Apache's group.
 APACHE_GROUP ?= www-data
 
-.PHONY: help run test test-packages build module lint unit e2e browser systemd chaos vm fuzz doc man install install-apache uninstall deb clean
+.PHONY: help run demo test test-packages build module lint unit e2e browser systemd chaos vm fuzz doc man install install-apache uninstall deb clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## build, start the daemon with a front, stream a first answer (from the mock backend, or HANDOFFD_CONFIG's)
 	@scripts/run
+
+demo: ## a whole site: Apache, PHP, handoffd and a chat page (HANDOFFD_DEMO=127.0.0.1:8090; OPENAI_API_KEY for real answers)
+	@scripts/demo
 
 test: ## everything that CI runs (installs the packages it needs where it may)
 	@scripts/test
