@@ -7,7 +7,7 @@ declare(strict_types=1);
 
 const QUESTION_BYTES_MAX = 1048576;
 const MESSAGES_MAX = 200;
-const TICKETS_MAX = 4;
+const TICKETS_MAX = 8;
 
 /** Continues the visitor's session. Its cookie goes to no other site's requests. */
 function open_session(): void

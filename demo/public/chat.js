@@ -1,5 +1,6 @@
 // The page: a conversation of turns, each a question and its answer. At most one answer comes at a time.
 
+import { apache } from "./apache.js";
 import { Prose } from "./prose.js";
 import { facts, ideas } from "./facts.js";
 import { transports } from "./transports.js";
@@ -194,7 +195,8 @@ clear.addEventListener("click", () => {
 });
 element("sign").addEventListener("click", () => sign());
 
-signedIn().then(({ backend }) => {
+signedIn().then(({ backend, apache_status }) => {
+  apache.found(apache_status);
   for (const idea of ideas(backend)) {
     const button = made("button", "idea", idea.title);
     button.type = "button";

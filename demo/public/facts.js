@@ -1,5 +1,7 @@
 // How long an answer took, in numbers; and questions to begin with.
 
+import { apache } from "./apache.js";
+
 const shown = Object.fromEntries(["ttft", "speed", "total"].map((id) => [id, document.getElementById(id)]));
 const NOTHING = "–";
 let startedAt = 0;
@@ -11,6 +13,7 @@ let timer = 0;
 export const facts = {
   begin() {
     facts.clear();
+    apache.begin();
     startedAt = performance.now();
     timer = setInterval(() => { shown.total.textContent = seconds(performance.now() - startedAt); }, 100);
   },
@@ -31,6 +34,7 @@ export const facts = {
   /** The last numbers; and in a sentence, for below the answer. */
   end(mode) {
     clearInterval(timer);
+    apache.end();
     const now = performance.now();
     shown.total.textContent = seconds(now - startedAt);
     const took = now - firstAt;

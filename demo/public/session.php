@@ -23,4 +23,5 @@ switch ($_SERVER['REQUEST_METHOD']) {
 reply(200, [
     'user' => $_SESSION['user'] ?? null,
     'backend' => getenv('HANDOFFD_DEMO_BACKEND') ?: 'unknown',
+    'apache_status' => getenv('HANDOFFD_DEMO_STATUS') ?: '',
 ]);
