@@ -1,0 +1,79 @@
+//! Pages that were written for plain streams of text run unchanged, and show the answer to the character.
+
+use handoff_e2e::eventually;
+use handoff_e2e::upstream::Answer;
+use serde_json::{Value, json};
+
+use crate::site::{EVENTSOURCE, LINE_READER, Site};
+
+/// What an answer may hold, and a stream of events might be broken by; each is a piece of its own.
+const PIECES: [&str; 24] = [
+    "  two blanks, ",
+    "Grüße, 世界 👩‍👩‍👧 e\u{301} ",
+    "\n",
+    "\n",
+    "# a heading\n\n* a **list**\n    * and one in it\n",
+    "```c\nint\tx;\n```\n",
+    "data: no field",
+    "\ndata:",
+    "data",
+    ":",
+    " ",
+    " : no comment\n",
+    ": no comment either\n",
+    "event: done\n",
+    "id: no id:end\n",
+    "retry: 1\n\n",
+    "<b>&amp;</b>",
+    "{\"error\":{\"message\":\"only text\"}}",
+    "\\n is no line break\u{2028}, nor is \u{85} or \u{b} or \u{c}\n",
+    "a\u{0}b \u{feff}c ",
+    "\u{feff}",
+    "\n\n\n",
+    "trailing blanks  ",
+    "\n",
+];
+
+/// An answer of these pieces. Before the fourth it waits for the gate `rest`.
+fn answer(pieces: &[&str]) -> Answer {
+    let chunk = |delta: Value, finish: Value| {
+        let choice = json!({"index": 0, "delta": delta, "finish_reason": finish});
+        json!({"id": "c", "object": "chat.completion.chunk", "choices": [choice]})
+    };
+    let mut answer = Answer::sse();
+    for (number, piece) in pieces.iter().enumerate() {
+        answer = if number == 3 { answer.wait_for("rest") } else { answer };
+        answer = answer.event(&chunk(json!({ "content": piece }), Value::Null));
+    }
+    answer.event(&chunk(json!({}), json!("stop"))).send("data: [DONE]\n\n")
+}
+
+/// What the page shows of such an answer: first the pieces that have come, then all.
+fn shows(site: &Site, page: &str, pieces: &[&str], seen: impl Fn(&str) -> String) {
+    site.llm.script(answer(pieces));
+    site.open(page);
+    let early = seen(&pieces[..3].concat());
+    eventually("the first pieces", || (site.browser.text("#output").len() >= early.len()).then_some(()));
+    assert_eq!(site.browser.text("#output"), early);
+    site.llm.open("rest");
+    site.browser.wait("document.querySelector('#output.done')");
+    assert_eq!(site.browser.text("#output"), seen(&pieces.concat()));
+    assert_eq!((site.handoffs(), site.llm.request_count()), (1.0, 1), "nobody asks twice");
+}
+
+#[test]
+fn by_eventsource() {
+    let site = Site::start();
+    let pieces = [PIECES.as_slice(), &["[DONE]", "\r\na CRLF is a line break\ra CR too"]].concat();
+    shows(&site, EVENTSOURCE, &pieces, |text| text.replace("\r\n", "\n").replace('\r', "\n"));
+    site.browser.screenshot("eventsource");
+}
+
+/// Who cuts `data: ` off lines cannot see where a line of the answer ends, with us as with every stream of events: all but
+/// the line breaks is there.
+#[test]
+fn by_lines_read_from_fetch() {
+    let site = Site::start();
+    shows(&site, LINE_READER, &PIECES, |text| text.replace('\n', ""));
+    site.browser.screenshot("line-reader");
+}
