@@ -113,6 +113,8 @@ fn decide(request: Request<'_>) -> Result<Option<Handoff>, Refusal> {
         return Ok(None);
     }
     let Some(targets) = request.response_header(SOCKET) else { return Ok(None) };
+    #[cfg(feature = "fault-injection")]
+    assert!(targets != b"panic", "as the response has asked");
     let body_is_payload = wants_body(request);
     // PHP has changed its mind, or failed: its page is the answer.
     if request.status() >= CLIENT_ERROR || body_is_payload && request.status() != OK {
@@ -187,7 +189,12 @@ fn finish(filter: Filter<'_>, request: Request<'_>, handoff: Handoff) -> Result<
     // What is not read now, nobody could tell from the next request.
     match request.discard_body() {
         0 => {}
-        status => return Err(Refusal::bad_body(status)),
+        status @ 400..600 => return Err(Refusal::bad_body(status)),
+        // httpd has answered already.
+        status => {
+            note(request, "failed", Level::Note, "the request's body could not be read, and httpd has said so");
+            return Ok(status);
+        }
     }
     if !handoff.relay && connection.flush() != SUCCESS || connection.is_aborted() {
         note(request, "gone", Level::Note, "the client left before it could be handed over");
