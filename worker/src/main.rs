@@ -33,6 +33,7 @@ fn main() -> ExitCode {
     if let Some(how) = cli.self_test {
         return test_sandbox(how, &cli);
     }
+    fdpass::give_large_memory_back();
     let Ok(channel) = fdpass::take_stdin_channel() else {
         return fail(EXIT_USAGE, "handoffd starts its workers itself; standard input is not its channel");
     };

@@ -26,6 +26,7 @@ mod a_huge_event_is_passed_on_or_refused;
 mod a_hung_worker_is_fenced_and_replaced;
 mod a_hurried_site_closes_no_backend;
 mod a_journal_that_fails_stops_nobody;
+mod a_large_payload_comes_in_a_memfd;
 mod a_malformed_event_ends_the_answer;
 mod a_noisy_upstream_fills_no_memory;
 mod a_poison_costs_one_worker_and_is_named;
