@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use handoff_shared::fdpass::{self, Watched};
 use handoff_shared::ids::LeaseId;
@@ -21,7 +22,7 @@ use crate::progress::Progress;
 #[derive(Debug)]
 pub(crate) struct Task {
     pub(crate) handoff: Handoff,
-    pub(crate) memfd: Option<OwnedFd>,
+    pub(crate) memfd: Option<Arc<OwnedFd>>,
 }
 
 /// One lease in our hands.
@@ -175,7 +176,7 @@ impl Listed {
             // Nobody writes a second epitaph.
             Stage::Epitaph => return Vec::new(),
         };
-        std::iter::once(socket.get_ref().as_fd()).chain(memfd.map(OwnedFd::as_fd)).collect()
+        std::iter::once(socket.get_ref().as_fd()).chain(memfd.map(|memfd| memfd.as_fd())).collect()
     }
 
     /// No more than this in a packet.
@@ -233,7 +234,7 @@ mod tests {
             inline: Payload(vec![b' '; bytes]),
             memfd_bytes: memfd.then_some(1),
         };
-        let memfd = memfd.then(|| handoff_shared::memfd::seal(b"x").unwrap());
+        let memfd = memfd.then(|| Arc::new(handoff_shared::memfd::seal(b"x").unwrap()));
         let socket = std::os::unix::net::UnixStream::pair().unwrap().0;
         let socket = Some(client::watch(socket.into()).unwrap());
         let progress = Rc::new(Progress::new(Phase::Waiting));

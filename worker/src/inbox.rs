@@ -9,6 +9,7 @@ use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
 use std::rc::Rc;
+use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -33,7 +34,7 @@ use crate::opened::OpenError;
 use crate::progress::Progress;
 use crate::report::{Held, Reporter};
 use crate::sandbox::Confined;
-use crate::session;
+use crate::session::{self, Readers};
 use crate::upstream::Upstreams;
 
 /// What every session shares.
@@ -45,6 +46,7 @@ pub(crate) struct Room {
     pub(crate) counts: Rc<RefCell<Counts>>,
     pub(crate) upstreams: Upstreams,
     pub(crate) files: Files,
+    pub(crate) readers: Readers,
 }
 
 /// Why a worker cannot go on.
@@ -83,7 +85,8 @@ pub async fn work(
     let upstreams = Upstreams::new(&config, &confined.opened, &counts, &reporter)
         .map_err(|error| InboxError::Upstreams(Box::new(error)))?;
     let files = Files::new(confined.opened.files);
-    let room = Rc::new(Room { reporter, drain: Drain::default(), counts, upstreams, files, configure });
+    let (drain, readers) = (Drain::default(), Readers::default());
+    let room = Rc::new(Room { reporter, drain, counts, upstreams, files, readers, configure });
     let mut inbox = Inbox {
         beat: 0,
         ends_when_empty: false,
@@ -177,7 +180,7 @@ impl Inbox<'_> {
         match message {
             ToWorker::Handoff(handoff) => {
                 let client = fds.next().ok_or(InboxError::OutOfTurn("handoff without its client"))?;
-                let memfd = fds.next();
+                let memfd = fds.next().map(Arc::new);
                 if memfd.is_some() != handoff.memfd_bytes.is_some() {
                     return Err(InboxError::OutOfTurn("handoff without its memfd, or with a surplus fd"));
                 }

@@ -6,16 +6,14 @@
 
 mod attach;
 mod clock;
+mod read;
 mod story;
 mod stream;
 
-use std::borrow::Cow;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use handoff_shared::fdpass::Watched;
-use handoff_shared::limits::MEMFD_BYTES_MAX;
-use handoff_shared::memfd;
 use handoff_shared::message::{Format, Outcome};
 use handoff_shared::metric::DURATION_FIRST_BOUND;
 
@@ -27,17 +25,13 @@ use crate::head::Reply;
 use crate::holdings::Task;
 use crate::inbox::Room;
 use crate::report::Held;
-use crate::request::{self, Caller, ChatRequest, Method};
+use crate::request::{Caller, ChatRequest, Method};
+pub(crate) use read::Readers;
 use story::Story;
 use stream::Stream;
 
 /// An epitaph's client is waited for this long at most.
 const EPITAPH_LINGER: Duration = Duration::from_millis(500);
-
-/// What a sender is told who has sent more than is taken.
-const TOO_LARGE: &str =
-    "the handoff is too large: at most server.handoff_buffer_size bytes in its message, 32 MiB in a memfd";
-const _: () = assert!(MEMFD_BYTES_MAX == 32 * 1024 * 1024, "TOO_LARGE says so");
 
 /// Serves one client. The guard tells the supervisor when this ends, however it ends.
 pub(crate) async fn serve(
@@ -74,11 +68,14 @@ async fn converse(
 ) -> Outcome {
     let lease = held.lease.to_string();
     let config = &room.configure.config;
-    let read = read(&task, &config.logging.request_headers);
-    // It is kept for another worker until this lease is committed, and no longer.
-    drop(task);
+    // The task is kept for another worker until this lease is committed, and no longer.
+    let read = read::read(room, held, &mut client, task, story).await;
     let request = match read {
-        Ok(request) => {
+        None => {
+            client.abort();
+            return Outcome::ClientGone;
+        }
+        Some(Ok(request)) => {
             let caller = Caller::of(&request, &config.logging.request_headers);
             match attach::attach(room, held, &mut client, request).await {
                 Some(request) => {
@@ -91,7 +88,7 @@ async fn converse(
                 }
             }
         }
-        Err(refused) => Err(refused),
+        Some(Err(refused)) => Err(refused),
     };
     match request {
         Ok(request) => {
@@ -111,35 +108,6 @@ async fn converse(
             say(room, held, client, &out, Outcome::Refused, story).await
         }
     }
-}
-
-/// The request; or why it is refused, and whose it is.
-fn read(task: &Task, logged: &[String]) -> Result<ChatRequest, (Failure, Box<Caller>)> {
-    let message = match message(task) {
-        Ok(message) => message,
-        Err(failure) => {
-            return Err((failure, Box::new(Caller::of_message(&task.handoff.inline.0, logged))));
-        }
-    };
-    request::parse(&message)
-        .map_err(|bad| (Failure::from(bad), Box::new(Caller::of_message(&message, logged))))
-}
-
-/// The whole message: what came inline, and the memfd that continues it.
-fn message(task: &Task) -> Result<Cow<'_, [u8]>, Failure> {
-    let handoff = &task.handoff;
-    if handoff.truncated {
-        return Err(Failure::new(Code::PayloadTooLarge, TOO_LARGE));
-    }
-    let mut message = Cow::Borrowed(handoff.inline.0.as_slice());
-    if let (Some(memfd), Some(bytes)) = (&task.memfd, handoff.memfd_bytes) {
-        let bytes = (bytes as usize).min(MEMFD_BYTES_MAX);
-        if let Err(error) = memfd::read_into(memfd, bytes, message.to_mut()) {
-            tracing::warn!(%error, "payload cannot be read from its memfd");
-            return Err(Failure::new(Code::BadHandoff, "the payload cannot be read"));
-        }
-    }
-    Ok(message)
 }
 
 /// A request that makes sense: a head alone, the word that there is no more, or a stream.

@@ -68,7 +68,7 @@ fn eight_at_once_are_all_answered() {
     let (llm, daemon) = site();
     let memory = rss_of_all(&daemon);
     let workers = daemon.workers("ready");
-    let texts: Vec<String> = (0..8).map(|salt| conversation(8 * MEBIBYTE, salt)).collect();
+    let texts: Vec<String> = (0..8).map(|salt| conversation(30 * MEBIBYTE, salt)).collect();
     let clients: Vec<Client> = texts
         .iter()
         .enumerate()
@@ -87,6 +87,15 @@ fn eight_at_once_are_all_answered() {
     assert_eq!(llm.request_count(), 8);
     eventually("memory goes back", || (rss_of_all(&daemon) < memory + 24).then_some(()));
     assert_eq!(daemon.workers("ready"), workers, "no worker was lost");
+}
+
+#[test]
+fn who_leaves_while_it_is_read_is_not_answered() {
+    let (llm, daemon) = site();
+    let large = payload("r", &conversation(30 * MEBIBYTE, 3));
+    drop(ask(&daemon, &json!({"v": 1, "request_id": "left"}), large.as_bytes()));
+    assert_eq!(daemon.session("left")["outcome"], "client_gone");
+    assert_eq!(llm.request_count(), 0);
 }
 
 #[test]

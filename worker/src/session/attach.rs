@@ -36,7 +36,7 @@ pub(super) async fn attach(
     }
 }
 
-fn cut(why: Why) -> Failure {
+pub(super) fn cut(why: Why) -> Failure {
     match why {
         Why::Drain => Failure::new(Code::ShuttingDown, "the server is restarting, please retry"),
         Why::Canceled => Failure::new(Code::Canceled, "the answer was ended by the site's operator"),
