@@ -15,7 +15,7 @@ use handoff_shared::limits::INLINE_BYTES_MAX;
 use handoff_shared::memfd;
 use handoff_shared::message::{Format, Handoff as HandoffMessage, Payload, ToWorker};
 
-use crate::listener::Handoff;
+use crate::listener::{ENVELOPE_MARK, Handoff};
 use crate::poison::Fingerprint;
 
 /// Room for an envelope.
@@ -121,15 +121,19 @@ impl Dispatcher {
     /// What the payload is recognised by; none: it is not there any more.
     pub(crate) fn fingerprint(&self, lease: LeaseId) -> Option<Fingerprint> {
         let payload = self.entries.get(&lease)?.payload.as_ref()?;
-        let mut beginning = Vec::new();
-        let mut large = 0;
-        if let Some((memfd, bytes)) = &payload.memfd {
-            large = u64::from(*bytes);
-            beginning = vec![0; INLINE_BYTES_MAX.min(usize::try_from(*bytes).unwrap_or(INLINE_BYTES_MAX))];
-            File::from(memfd.try_clone().ok()?).read_exact_at(&mut beginning, 0).ok()?;
+        let inline = &payload.inline[envelope_bytes(&payload.inline)..];
+        let Some((memfd, bytes)) = &payload.memfd else {
+            return Some(Fingerprint::new(inline.len() as u64, &[inline]));
+        };
+        let memfd = File::from(memfd.try_clone().ok()?);
+        let mut beginning = beginning_of(&memfd, 0, u64::from(*bytes))?;
+        // A large message is in its memfd as a whole.
+        let envelope = if payload.inline.is_empty() { envelope_bytes(&beginning) as u64 } else { 0 };
+        if envelope > 0 {
+            beginning = beginning_of(&memfd, envelope, u64::from(*bytes))?;
         }
-        let bytes = payload.inline.len() as u64 + large;
-        Some(Fingerprint::new(bytes, &[&payload.inline, &beginning]))
+        let bytes = inline.len() as u64 + u64::from(*bytes) - envelope;
+        Some(Fingerprint::new(bytes, &[inline, &beginning]))
     }
 
     /// The epitaph as a worker gets it; none: the lease has ended.
@@ -176,6 +180,22 @@ impl Dispatcher {
         self.fds -= 1;
         Some(lease)
     }
+}
+
+/// How much of a message is the line that Apache's module puts before the payload: it differs with every request, also
+/// of the same payload.
+fn envelope_bytes(message: &[u8]) -> usize {
+    let is_there = message.first() == Some(&ENVELOPE_MARK);
+    let end = if is_there { message.iter().position(|byte| *byte == b'\n') } else { None };
+    end.map_or(0, |end| end + 1)
+}
+
+/// What a memfd of so many bytes has from here on, as far as it is looked at.
+fn beginning_of(memfd: &File, from: u64, bytes: u64) -> Option<Vec<u8>> {
+    let looked_at = usize::try_from(bytes.saturating_sub(from)).unwrap_or(INLINE_BYTES_MAX);
+    let mut beginning = vec![0; looked_at.min(INLINE_BYTES_MAX)];
+    memfd.read_exact_at(&mut beginning, from).ok()?;
+    Some(beginning)
 }
 
 impl Message {
@@ -239,6 +259,28 @@ mod tests {
         other[7] = b'y';
         assert_ne!(fingerprint(&large).hash, fingerprint(&other).hash);
         assert_ne!(fingerprint(b"{}").hash, fingerprint(b"[]").hash);
+    }
+
+    #[test]
+    fn the_same_payload_has_the_same_fingerprint_whoever_sends_it() {
+        let mut dispatcher = Dispatcher::new(1, 10);
+        let mut fingerprint = |message: &str, memfd: Option<&[u8]>| {
+            let memfd = memfd.map(|bytes| (memfd::seal(bytes).unwrap(), u32::try_from(bytes.len()).unwrap()));
+            let (lease, _) =
+                dispatcher.admit(Handoff { memfd, ..handoff(message.as_bytes()) }, Instant::now());
+            dispatcher.fingerprint(lease).unwrap()
+        };
+        let large = "x\n".repeat(INLINE_BYTES_MAX);
+        for payload in ["{}", "a\nb", &large] {
+            let plain = fingerprint(payload, None);
+            assert_eq!(plain.bytes, payload.len() as u64);
+            assert_eq!(fingerprint(&format!("\x01{{\"request_id\":\"a\"}}\n{payload}"), None), plain);
+            assert_eq!(fingerprint(&format!("\x01{{}}\n{payload}"), None), plain);
+        }
+        let mut apart =
+            |id: &str, bytes: &[u8]| fingerprint(&format!("\x01{{\"request_id\":\"{id}\"}}\n"), Some(bytes));
+        assert_eq!(apart("a", large.as_bytes()), apart("other", large.as_bytes()));
+        assert_ne!(apart("a", large.as_bytes()), apart("a", b"other"));
     }
 
     #[test]

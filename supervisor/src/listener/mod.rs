@@ -22,7 +22,7 @@ use tokio::io::Interest;
 use crate::inherit::InheritedSocket;
 pub(crate) use bind::{BindError, Bound, Wanted, bind};
 use peers::Peers;
-pub(crate) use peers::{Arrival, Handoff, Rejection};
+pub(crate) use peers::{Arrival, ENVELOPE_MARK, Handoff, Rejection};
 
 /// Fds that stay free: at the limit the kernel would throw away the client's fd inside recvmsg.
 const HEAD_ROOM: u64 = 16;

@@ -20,7 +20,7 @@ use super::client_fd::{self, BadFd};
 use super::{Kind, PAUSE, is_short_of_fds};
 
 /// A message that begins so carries our Apache module's envelope before the payload.
-const ENVELOPE: u8 = 0x01;
+pub(crate) const ENVELOPE_MARK: u8 = 0x01;
 /// The client, and a memfd behind an envelope; all others are closed as they come.
 const FDS_MAX: usize = 2;
 /// Arrivals that wait for the event loop; the senders wait, not the loop.
@@ -261,7 +261,8 @@ impl Parts {
         };
         client_fd::check(&client).map_err(Rejection::BadFd)?;
         let message = std::mem::take(&mut self.message);
-        let memfd = fds.next().filter(|_| message.first() == Some(&ENVELOPE)).map_or(Second::Nothing, second);
+        let memfd =
+            fds.next().filter(|_| message.first() == Some(&ENVELOPE_MARK)).map_or(Second::Nothing, second);
         let (memfd, is_too_large) = match memfd {
             Second::Nothing => (None, false),
             Second::Payload(memfd, bytes) => (Some((memfd, bytes)), false),
