@@ -34,8 +34,9 @@ fn admit_one(name: &str, prefix: &Path, real_prefix: &Path) -> Result<PathBuf, F
     if !path.is_absolute() {
         return forbidden("is not an absolute path");
     }
-    let Ok(real_path) = real(path) else {
-        return forbidden("leads nowhere");
+    let real_path = match real(path) {
+        Ok(real_path) => real_path,
+        Err(error) => return forbidden(&format!("leads nowhere: {error}")),
     };
     match prefix.as_os_str().is_empty() || real_path.starts_with(real_prefix) {
         true => Ok(real_path),
