@@ -103,6 +103,10 @@ pub(crate) fn strip(filter: Filter<'_>, brigade: Brigade<'_>) -> Status {
         );
         return refuse(filter, request, &mut State::Done, &brigade, &refusal);
     }
+    // Here, and not where it was refused: httpd clears all headers before it makes an error page.
+    if request.noted(OUTCOME_NOTE).as_deref() == Some(refusal::UNAVAILABLE_OUTCOME) {
+        request.set_error_header(c"Retry-After", c"2");
+    }
     pass_on(filter, brigade)
 }
 
@@ -310,9 +314,6 @@ pub(crate) fn refuse(
     *state = State::Done;
     brigade.clear();
     request.clear_response_headers();
-    if refusal.status == refusal::UNAVAILABLE {
-        request.set_error_header(c"Retry-After", c"2");
-    }
     note(request, refusal.outcome, Level::Error, &refusal.why);
     let error = filter.brigade();
     error.push_error(refusal.status);

@@ -170,6 +170,21 @@ impl<'a> Request<'a> {
         unsafe { ffi::apr_table_set((*self.record()).err_headers_out, name.as_ptr(), value.as_ptr()) }
     }
 
+    /// A note of this request; of an ErrorDocument's, the note of the request that it answers for.
+    pub(crate) fn noted(&self, name: &CStr) -> Option<String> {
+        let mut record: *const ffi::request_rec = self.record();
+        while !record.is_null() {
+            // SAFETY: see the module; a request lives as long as those that it was redirected to.
+            let note = unsafe { text(ffi::apr_table_get((*record).notes, name.as_ptr())) };
+            if note.is_some() {
+                return note;
+            }
+            // SAFETY: as above.
+            record = unsafe { (*record).prev };
+        }
+        None
+    }
+
     /// For LogFormat: `%{name}n`.
     pub(crate) fn note(&self, name: &CStr, value: &str) {
         if let Some(value) = self.keep(value) {

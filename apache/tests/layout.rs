@@ -36,6 +36,7 @@ fn structures() -> Facts {
         pool,
         connection,
         server,
+        prev,
         main,
         protocol,
         status_line,

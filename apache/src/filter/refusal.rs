@@ -4,7 +4,9 @@
 use crate::payload::Refused;
 use crate::send::Unsent;
 
-pub(crate) const UNAVAILABLE: i32 = 503;
+const UNAVAILABLE: i32 = 503;
+/// The word for a 503, which says when to come back.
+pub(crate) const UNAVAILABLE_OUTCOME: &str = "unavailable";
 
 /// A handoff that is not made.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +45,7 @@ impl Refusal {
     pub(crate) fn unsent(unsent: &Unsent) -> Self {
         let why = format!("cannot hand over to {}: {}", unsent.path.display(), unsent.why());
         match unsent.is_unavailable() {
-            true => Self { status: UNAVAILABLE, outcome: "unavailable", why },
+            true => Self { status: UNAVAILABLE, outcome: UNAVAILABLE_OUTCOME, why },
             false => Self::failed(&why),
         }
     }
