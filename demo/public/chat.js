@@ -88,7 +88,7 @@ function end(state) {
   }
   const hadFocus = document.activeElement === stop;
   show(state);
-  if (hadFocus) prompt.focus();
+  if (hadFocus) focus();
 }
 
 /** What went wrong, and the way out of it. */
@@ -161,6 +161,11 @@ new ResizeObserver(() => { if (follow && turns.length) scroller.scrollTop = scro
 
 // --- What people do.
 
+/** Where the next question is typed; on a telephone that would open the keyboard over the answer. */
+function focus() {
+  if (!matchMedia("(pointer: coarse)").matches) prompt.focus();
+}
+
 function fit() {
   prompt.style.height = "auto";
   prompt.style.height = `${prompt.scrollHeight}px`;
@@ -191,7 +196,7 @@ clear.addEventListener("click", () => {
   facts.clear();
   show("idle");
   scroller.scrollTop = 0;
-  prompt.focus();
+  focus();
 });
 element("sign").addEventListener("click", () => sign());
 
@@ -202,7 +207,10 @@ signedIn().then(({ backend, apache_status }) => {
     button.type = "button";
     button.id = `idea-${idea.name}`;
     button.append(made("span", "", idea.about));
-    button.addEventListener("click", () => ask(idea.question, idea.mock));
+    button.addEventListener("click", () => {
+      ask(idea.question, idea.mock);
+      focus();
+    });
     element("ideas").append(button);
   }
 });

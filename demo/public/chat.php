@@ -5,6 +5,10 @@ declare(strict_types=1);
 // The page asks here: by fetch with the conversation, by EventSource with a ticket from ask.php. PHP says who may ask
 // what, and is done. Apache passes the browser's connection to handoffd, which streams the answer into it.
 
+use Handoffd\Handoff;
+use Handoffd\HandoffException;
+
+require __DIR__ . '/../../php/handoff.php';
 require __DIR__ . '/../site.php';
 
 $user = require_user();
@@ -19,10 +23,10 @@ if ($_SERVER['REQUEST_METHOD'] === 'POST') {
         exit;
     }
 }
-session_write_close();
 
-$payload = $question + ['user_id' => $user, 'format' => 'content', 'include' => ['usage']];
-header('X-Socket-Handoff: ' . (getenv('HANDOFFD_SOCKET') ?: '/run/handoffd/handoffd.sock'));
-header('X-Handoff-Body: 1');
-header('Content-Type: application/json');
-echo json_encode($payload, JSON_UNESCAPED_SLASHES | JSON_INVALID_UTF8_SUBSTITUTE);
+try {
+    Handoff::stream($question + ['user_id' => $user, 'include' => ['usage']]); // and nobody comes back from here
+} catch (HandoffException $mistake) {
+    error_log($mistake->getMessage());
+    fail(500, 'no_handoff', 'This site cannot hand over; its log says why.');
+}
