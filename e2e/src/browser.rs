@@ -236,7 +236,11 @@ fn capabilities(profile: &Path, scheme: Scheme) -> Capabilities {
         &format!("--blink-settings=preferredColorScheme={scheme}"),
         &format!("--user-data-dir={}", profile.display()),
     ];
-    Capabilities::from_iter([("goog:chromeOptions".to_owned(), json!({ "args": arguments }))])
+    Capabilities::from_iter([
+        ("goog:chromeOptions".to_owned(), json!({ "args": arguments })),
+        // Those of a private Apache are their own authority.
+        ("acceptInsecureCerts".to_owned(), json!(true)),
+    ])
 }
 
 fn keep(name: &str, png: &[u8]) -> io::Result<()> {

@@ -1,40 +1,70 @@
-//! A site of somebody: a page of their own, an endpoint that hands over, a daemon, a scripted upstream. In: the page, the
-//! answer. Out: what a browser shows.
+//! A site of somebody: a page and a script of PHP, Apache with our module, a daemon, a scripted upstream. In: the page, the
+//! answer. Out: what a browser shows, and who was asked how often.
 
-use handoff_e2e::Daemon;
+use std::fs;
+
 use handoff_e2e::browser::Browser;
-use handoff_e2e::front::Front;
+use handoff_e2e::httpd::{self, Httpd, Setup, World};
 use handoff_e2e::upstream::{Dialect, Protocol, Upstream};
+use handoff_e2e::{Daemon, eventually};
 
 /// Everything but the page.
 pub(crate) struct Site {
     pub(crate) browser: Browser,
     pub(crate) daemon: Daemon,
     pub(crate) llm: Upstream,
-    front: Front,
+    httpd: Httpd,
+    is_tls: bool,
 }
+
+/// As it stands in the README of the module that sites have had until now.
+const CHAT: &str = r#"<?php
+$data = json_encode(['prompt' => $_REQUEST['prompt'], 'user_id' => 7, 'format' => 'text']);
+header('X-Socket-Handoff: ' . $_SERVER['SOCKET']);
+header('X-Handoff-Data: ' . $data);
+exit;
+"#;
 
 impl Site {
     /// Nobody has asked anything yet.
-    pub(crate) fn start() -> Self {
+    pub(crate) fn start(world: World) -> Self {
+        Self::with(world, |setup| setup)
+    }
+
+    /// Apache ends TLS, and relays: HTTP/2 where Apache can have it, which is not in the world of prefork.
+    pub(crate) fn relayed(world: World) -> Self {
+        let site =
+            Self::with(world, |setup| setup.modules(["http2", "socache_shmcb"]).tls("SocketHandoffRelay On"));
+        Self { is_tls: true, ..site }
+    }
+
+    fn with(world: World, more: impl FnOnce(Setup) -> Setup) -> Self {
         let llm = Upstream::start(Protocol::H1);
         let backend = llm.backend_toml("llm", Dialect::OpenAi);
-        let daemon = Daemon::start(&format!("[backend]\nprovider = \"llm\"\n{backend}"));
-        let front = Front::start(&daemon);
-        Self { browser: Browser::start(), daemon, llm, front }
+        let daemon = httpd::daemon(&format!("[backend]\nprovider = \"llm\"\n{backend}"));
+        let httpd = more(Setup::new(world, &daemon).file("chat.php", CHAT)).start();
+        Self { browser: Browser::start(), daemon, llm, httpd, is_tls: false }
     }
 
-    /// Opens this page. `CHAT` in it becomes the address that answers in the format `text`.
+    /// Opens this page.
     pub(crate) fn open(&self, page: &str) {
-        let page = page.replace("CHAT", "/stream?format=text&prompt=hello");
-        self.browser.open(self.front.url());
-        let page = serde_json::Value::from(page);
-        self.browser.run(&format!("document.open(); document.write({page}); document.close()"));
+        fs::write(self.httpd.directory().join("htdocs/page.html"), page).expect("a page");
+        let url = if self.is_tls { self.httpd.tls_url("/page.html") } else { self.httpd.url("/page.html") };
+        self.browser.open(&url);
     }
 
-    /// How many clients Apache has handed over.
-    pub(crate) fn handoffs(&self) -> f64 {
-        self.daemon.metric("daemon_handoffs_total")
+    /// Apache has been asked for answers so often, and this came of each (the module's note).
+    pub(crate) fn was_asked(&self, outcomes: &[&str]) {
+        let asked = || self.httpd.access_log().into_iter().filter(|line| line.contains("/chat.php"));
+        eventually("Apache has logged all requests", || (asked().count() >= outcomes.len()).then_some(()));
+        let lines: Vec<String> = asked().collect();
+        let seen: Vec<&str> = lines.iter().filter_map(|line| line.split(' ').nth(2)).collect();
+        assert_eq!(seen, outcomes, "{lines:#?}");
+        let protocol = match (self.is_tls, self.httpd.setup().world) {
+            (true, World::Event) => "HTTP/2.0\"",
+            (true, World::Prefork) | (false, _) => "HTTP/1.1\"",
+        };
+        assert!(lines.iter().all(|line| line.ends_with(protocol)), "{lines:#?}");
     }
 }
 
@@ -44,7 +74,7 @@ pub(crate) const EVENTSOURCE: &str = r#"<!doctype html>
 <pre id="output"></pre>
 <script>
   const output = document.getElementById("output");
-  const source = new EventSource("CHAT");
+  const source = new EventSource("chat.php?prompt=hello");
   source.onmessage = event => { output.textContent += event.data; };
   source.addEventListener("done", () => { source.close(); output.className = "done"; });
   source.onerror = () => { source.close(); output.className = "failed"; };
@@ -57,7 +87,7 @@ pub(crate) const EVENTSOURCE_LEFT_OPEN: &str = r#"<!doctype html>
 <pre id="output"></pre>
 <script>
   const output = document.getElementById("output");
-  const source = new EventSource("CHAT");
+  const source = new EventSource("chat.php?prompt=hello");
   source.onmessage = event => { output.textContent += event.data; };
 </script>
 "#;
@@ -70,7 +100,7 @@ pub(crate) const LINE_READER: &str = r#"<!doctype html>
   (async () => {
     const output = document.getElementById("output");
     const body = new URLSearchParams({ prompt: "hello" });
-    const response = await fetch("CHAT", { method: "POST", body });
+    const response = await fetch("chat.php", { method: "POST", body });
     if (!response.ok) {
       output.textContent = (await response.json()).error.message;
       output.className = "failed";
