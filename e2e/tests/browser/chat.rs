@@ -1,7 +1,6 @@
 //! The demo's chat behind the real Apache: its files as they are, a daemon, a scripted upstream.
 
 use std::fs;
-use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use handoff_e2e::browser::Browser;
@@ -27,13 +26,18 @@ impl Chat {
         let llm = Upstream::start(Protocol::H2c);
         let backend = llm.backend_toml("llm", Dialect::OpenAi);
         let daemon = httpd::daemon(&format!("[backend]\nprovider = \"llm\"\n{backend}retries = 0\n"));
-        let demo = workspace().join("demo");
-        let mut setup = Setup::new(world, &daemon).directives("SetEnv HANDOFFD_SOCKET ${SOCKET}");
-        for file in fs::read_dir(demo.join("public")).expect("the demo").flatten() {
-            setup = setup.file(&file.file_name().to_string_lossy(), &read(&file.path()));
+        // As they lie in the repository: pages ask for files beside the document root.
+        let mut setup = Setup::new(world, &daemon)
+            .directives("DocumentRoot ${DIRECTORY}/htdocs/demo/public\nSetEnv HANDOFFD_SOCKET ${SOCKET}");
+        for directory in ["demo", "demo/public", "php"] {
+            let entries = fs::read_dir(workspace().join(directory)).expect("a directory").flatten();
+            for file in entries.map(|entry| entry.path()).filter(|path| path.is_file()) {
+                let name = file.file_name().expect("a name").to_string_lossy();
+                let content = fs::read_to_string(&file).expect("a file");
+                setup = setup.file(&format!("{directory}/{name}"), &content);
+            }
         }
-        // Beside the document root, and so for no visitor.
-        let httpd = setup.file("../site.php", &read(&demo.join("site.php"))).start();
+        let httpd = setup.start();
         browser.open(&httpd.url("/index.html"));
         browser.wait("document.getElementById('name').textContent === ', Ada'");
         // Before the page's own listener.
@@ -67,8 +71,14 @@ impl Chat {
         });
     }
 
-    /// How often Apache has been asked for an answer; with those that it is still busy with, one less.
-    pub(crate) fn requests(&self) -> usize {
+    /// Apache has been asked for this many answers, and the upstream too; no more.
+    #[track_caller]
+    pub(crate) fn was_asked(&self, times: usize) {
+        eventually("Apache has logged all requests", || (self.requests() >= times).then_some(()));
+        assert_eq!((self.requests(), self.llm.request_count()), (times, times), "Apache, the upstream");
+    }
+
+    fn requests(&self) -> usize {
         self.httpd.access_log().iter().filter(|line| line.contains("/chat.php")).count()
     }
 
@@ -80,8 +90,4 @@ impl Chat {
         let clicked_at = self.browser.run("return window.clickedAt").as_u64().expect("a time");
         cancelled_at.saturating_sub(Duration::from_millis(clicked_at))
     }
-}
-
-fn read(path: &Path) -> String {
-    fs::read_to_string(path).expect("a file of the demo")
 }
