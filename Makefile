@@ -45,7 +45,7 @@ unit: ## tests of each crate by itself
 e2e: build module ## the real binaries, real sockets, a real Apache
 	$(CARGO) test --locked -p handoff-e2e
 
-browser: build ## what people see, in a real, headless Chromium; pictures in target/screenshots
+browser: build module ## what people see, in a real, headless Chromium; pictures in target/screenshots
 	$(CARGO) test --locked -p handoff-e2e --test browser
 
 systemd: build ## the units and the Debian package on a real systemd (needs root)

@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use handoff_e2e::browser::Browser;
 use handoff_e2e::httpd::World;
 use handoff_e2e::upstream::{Answer, Step};
 use nix::sys::signal::Signal;
@@ -14,8 +15,9 @@ const CLOSED: &str = "document.readyState === 'complete' && source.readyState ==
 /// Chromium waits three seconds before it connects again.
 const PAUSE_MIN: Duration = Duration::from_secs(2);
 
-fn in_both_worlds(promise: impl Fn(&mut Site)) {
-    World::ALL.into_iter().for_each(|world| promise(&mut Site::start(world)));
+fn in_both_worlds(promise: impl Fn(&mut Site<'_>)) {
+    let browser = Browser::start();
+    World::ALL.into_iter().for_each(|world| promise(&mut Site::start(world, &browser)));
 }
 
 #[test]

@@ -13,16 +13,16 @@ use handoff_e2e::{Daemon, eventually};
 pub(crate) const TRANSPORTS: [&str; 2] = ["transport-eventsource", "transport-fetch"];
 
 /// A visitor who has opened the chat, and is signed in.
-pub(crate) struct Chat {
-    pub(crate) browser: Browser,
+pub(crate) struct Chat<'b> {
+    pub(crate) browser: &'b Browser,
     pub(crate) daemon: Daemon,
     pub(crate) llm: Upstream,
     httpd: Httpd,
 }
 
-impl Chat {
+impl<'b> Chat<'b> {
     /// With nothing said.
-    pub(crate) fn open(world: World, browser: Browser) -> Self {
+    pub(crate) fn open(world: World, browser: &'b Browser) -> Self {
         let llm = Upstream::start(Protocol::H2c);
         let backend = llm.backend_toml("llm", Dialect::OpenAi);
         let daemon = httpd::daemon(&format!("[backend]\nprovider = \"llm\"\n{backend}retries = 0\n"));

@@ -1,5 +1,6 @@
 //! Pages that were written for plain streams of text run unchanged, and show the answer to the character.
 
+use handoff_e2e::browser::Browser;
 use handoff_e2e::eventually;
 use handoff_e2e::httpd::World;
 use handoff_e2e::upstream::Answer;
@@ -50,7 +51,7 @@ fn answer(pieces: &[&str]) -> Answer {
 }
 
 /// What the page shows of such an answer: first the pieces that have come, then all.
-fn shows(site: &Site, page: &str, pieces: &[&str], seen: impl Fn(&str) -> String) {
+fn shows(site: &Site<'_>, page: &str, pieces: &[&str], seen: impl Fn(&str) -> String) {
     site.llm.script(answer(pieces));
     site.open(page);
     let early = seen(&pieces[..3].concat());
@@ -62,41 +63,44 @@ fn shows(site: &Site, page: &str, pieces: &[&str], seen: impl Fn(&str) -> String
     assert_eq!(site.llm.request_count(), 1, "nobody asks twice");
 }
 
-fn shows_by_eventsource(site: &Site) {
+fn shows_by_eventsource(site: &Site<'_>) {
     let pieces = [PIECES.as_slice(), &["[DONE]", "\r\na CRLF is a line break\ra CR too"]].concat();
     shows(site, EVENTSOURCE, &pieces, |text| text.replace("\r\n", "\n").replace('\r', "\n"));
 }
 
 /// Who cuts `data: ` off lines cannot see where a line of the answer ends, with us as with every stream of events: all but
 /// the line breaks is there.
-fn shows_by_lines(site: &Site) {
+fn shows_by_lines(site: &Site<'_>) {
     shows(site, LINE_READER, &PIECES, |text| text.replace('\n', ""));
 }
 
 #[test]
 fn by_eventsource() {
+    let browser = Browser::start();
     for world in World::ALL {
-        let site = Site::start(world);
+        let site = Site::start(world, &browser);
         shows_by_eventsource(&site);
         site.was_asked(&["sent"]);
-        site.browser.screenshot("eventsource");
+        browser.screenshot("eventsource");
     }
 }
 
 #[test]
 fn by_lines_read_from_fetch() {
+    let browser = Browser::start();
     for world in World::ALL {
-        let site = Site::start(world);
+        let site = Site::start(world, &browser);
         shows_by_lines(&site);
         site.was_asked(&["sent"]);
-        site.browser.screenshot("line-reader");
+        browser.screenshot("line-reader");
     }
 }
 
 #[test]
 fn through_a_relay_by_eventsource() {
+    let browser = Browser::start();
     for world in World::ALL {
-        let site = Site::relayed(world);
+        let site = Site::relayed(world, &browser);
         shows_by_eventsource(&site);
         site.was_asked(&["relayed"]);
     }
@@ -104,8 +108,9 @@ fn through_a_relay_by_eventsource() {
 
 #[test]
 fn through_a_relay_by_lines_read_from_fetch() {
+    let browser = Browser::start();
     for world in World::ALL {
-        let site = Site::relayed(world);
+        let site = Site::relayed(world, &browser);
         shows_by_lines(&site);
         site.was_asked(&["relayed"]);
     }

@@ -9,8 +9,8 @@ use handoff_e2e::upstream::{Dialect, Protocol, Upstream};
 use handoff_e2e::{Daemon, eventually};
 
 /// Everything but the page.
-pub(crate) struct Site {
-    pub(crate) browser: Browser,
+pub(crate) struct Site<'b> {
+    pub(crate) browser: &'b Browser,
     pub(crate) daemon: Daemon,
     pub(crate) llm: Upstream,
     httpd: Httpd,
@@ -25,25 +25,26 @@ header('X-Handoff-Data: ' . $data);
 exit;
 "#;
 
-impl Site {
+impl<'b> Site<'b> {
     /// Nobody has asked anything yet.
-    pub(crate) fn start(world: World) -> Self {
-        Self::with(world, |setup| setup)
+    pub(crate) fn start(world: World, browser: &'b Browser) -> Self {
+        Self::with(world, browser, |setup| setup)
     }
 
     /// Apache ends TLS, and relays: HTTP/2 where Apache can have it, which is not in the world of prefork.
-    pub(crate) fn relayed(world: World) -> Self {
-        let site =
-            Self::with(world, |setup| setup.modules(["http2", "socache_shmcb"]).tls("SocketHandoffRelay On"));
+    pub(crate) fn relayed(world: World, browser: &'b Browser) -> Self {
+        let site = Self::with(world, browser, |setup| {
+            setup.modules(["http2", "socache_shmcb"]).tls("SocketHandoffRelay On")
+        });
         Self { is_tls: true, ..site }
     }
 
-    fn with(world: World, more: impl FnOnce(Setup) -> Setup) -> Self {
+    fn with(world: World, browser: &'b Browser, more: impl FnOnce(Setup) -> Setup) -> Self {
         let llm = Upstream::start(Protocol::H1);
         let backend = llm.backend_toml("llm", Dialect::OpenAi);
         let daemon = httpd::daemon(&format!("[backend]\nprovider = \"llm\"\n{backend}"));
         let httpd = more(Setup::new(world, &daemon).file("chat.php", CHAT)).start();
-        Self { browser: Browser::start(), daemon, llm, httpd, is_tls: false }
+        Self { browser, daemon, llm, httpd, is_tls: false }
     }
 
     /// Opens this page.

@@ -39,3 +39,20 @@ fn for_the_upstream_too() {
     assert_eq!(llm.request_count(), CLICKS, "nothing reconnects");
     assert_eq!(page.daemon.metric("handoffd_lease_endings_total{outcome=\"client_gone\""), CLICKS as f64);
 }
+
+#[test]
+fn for_who_leaves_the_page() {
+    let llm = Upstream::start(Protocol::H2c);
+    let page =
+        Page::open(&format!("[backend]\nprovider = \"llm\"\n{}", llm.backend_toml("llm", Dialect::OpenAi)));
+    llm.script(Answer::openai().with_after(1, [Step::Hang]));
+    for (number, button) in BUTTONS.into_iter().enumerate() {
+        page.ask(button, "a long story");
+        page.first_words();
+        page.browser.open("about:blank");
+        llm.wait_for_cancel(number);
+        page.browser.run("history.back()");
+        page.wait_for("idle");
+    }
+    assert_eq!(llm.request_count(), 2, "nothing reconnects");
+}

@@ -19,8 +19,9 @@ const IN_TIME: usize = 9;
 /// Chromium's EventSource connects again after three seconds.
 const LONGER_THAN_A_RECONNECT: Duration = Duration::from_secs(4);
 
-fn in_both_worlds(promise: impl Fn(World, Chat)) {
-    World::ALL.into_iter().for_each(|world| promise(world, Chat::open(world, Browser::start())));
+fn in_both_worlds(promise: impl Fn(World, Chat<'_>)) {
+    let browser = Browser::start();
+    World::ALL.into_iter().for_each(|world| promise(world, Chat::open(world, &browser)));
 }
 
 #[test]
@@ -52,7 +53,8 @@ fn answers_appear_word_by_word() {
 
 #[test]
 fn stop_stops_the_upstream() {
-    let chat = Chat::open(World::Prefork, Browser::start_alone());
+    let browser = Browser::start_alone();
+    let chat = Chat::open(World::Prefork, &browser);
     let word = Answer::openai().parts().content.swap_remove(0);
     chat.llm.script(Answer::sse().head().step(Step::SendForever(word, Duration::from_millis(20))));
     let mut delays: Vec<Duration> = (0..CLICKS)
@@ -104,7 +106,8 @@ fn an_error_shows_and_the_next_try_answers() {
 
 #[test]
 fn nothing_connects_again_by_itself() {
-    let chat = Chat::open(World::Event, Browser::start());
+    let browser = Browser::start();
+    let chat = Chat::open(World::Event, &browser);
     let talk = Answer::openai();
     let mut asked = 0;
     for transport in TRANSPORTS {
@@ -143,7 +146,8 @@ fn a_reload_is_not_seen() {
 #[test]
 fn it_can_be_looked_at_by_day_and_by_night_and_on_a_narrow_screen() {
     for (scheme, name) in [(Scheme::Light, "light"), (Scheme::Dark, "dark")] {
-        let chat = Chat::open(World::Event, Browser::start_with(scheme));
+        let browser = Browser::start_with(scheme);
+        let chat = Chat::open(World::Event, &browser);
         chat.browser.screenshot(&format!("chat-welcome-{name}"));
         chat.ask("transport-fetch", "What is a handoff?");
         chat.wait_for("complete");
