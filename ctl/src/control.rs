@@ -56,8 +56,16 @@ impl Place {
     /// # Errors
     /// As of [`Self::ask`].
     pub(crate) fn status(&self) -> Result<Status, Failure> {
+        self.status_within(REPLY_TIMEOUT)
+    }
+
+    /// The same, from a daemon that may be stopped.
+    ///
+    /// # Errors
+    /// As of [`Self::ask`].
+    pub(crate) fn status_within(&self, patience: Duration) -> Result<Status, Failure> {
         let mut found = None;
-        self.ask(&Request::Status {}, |reply| {
+        self.ask_within(&Request::Status {}, patience, |reply| {
             match reply {
                 Reply::Status { status } => found = Some(*status),
                 Reply::Stream { .. } | Reply::Done { .. } | Reply::Refused { .. } => {}
@@ -75,12 +83,21 @@ impl Place {
     pub(crate) fn ask(
         &self,
         request: &Request,
+        hear: impl FnMut(Reply) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
+        let patience = request.patience().unwrap_or_default() + REPLY_TIMEOUT;
+        self.ask_within(request, patience, hear)
+    }
+
+    fn ask_within(
+        &self,
+        request: &Request,
+        patience: Duration,
         mut hear: impl FnMut(Reply) -> Result<(), Failure>,
     ) -> Result<(), Failure> {
         let path = self.path();
         let fail = |source| Failure::Control { path: path.clone(), source };
         let mut stream = dial(&path).map_err(fail)?;
-        let patience = request.patience().unwrap_or_default() + REPLY_TIMEOUT;
         stream.set_read_timeout(Some(patience)).map_err(fail)?;
         let mut line = serde_json::to_vec(request).map_err(|error| fail(error.into()))?;
         line.push(b'\n');

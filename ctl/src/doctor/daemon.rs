@@ -7,6 +7,7 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use clap::Parser;
 use handoff_config::cli::Cli;
@@ -23,6 +24,8 @@ use crate::status;
 const USUAL_CONFIG: &str = "/etc/handoffd/daemon.toml";
 /// Where the daemon answers over HTTP, by default.
 const USUAL_ADDRESS: &str = "127.0.0.1:9090";
+/// A daemon that is well answers in milliseconds.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// The check that the file is subject to.
 const CONFIG: &str = "daemon.config";
 
@@ -114,7 +117,7 @@ pub(super) fn ask(place: &Place, config: Option<&Config>) -> (Option<Status>, Ve
         None => env::var("DAEMON_METRICS_ADDR").ok().or_else(|| Some(USUAL_ADDRESS.to_owned())),
     };
     let path = place.path();
-    let by_socket = place.status();
+    let by_socket = place.status_within(PATIENCE);
     // Another instance's address is no answer to a question for this one.
     let is_chosen = place.chosen().is_some() && config.is_none();
     let by_http = address.filter(|_| !is_chosen).map(|address| (status::over_http(&address), address));

@@ -140,26 +140,17 @@ pub(super) fn judge(path: &Path, look: &Look, build: Build, seqpacket: Option<&P
 }
 
 fn stream(path: &Path, build: Build, seqpacket: Option<&Path>) -> Finding {
-    let found = format!(
-        "{} is SOCK_STREAM: the module connects by SOCK_SEQPACKET and gets EPROTOTYPE; each handoff is a 500",
-        path.display()
-    );
-    let advice = match seqpacket.filter(|other| *other != path) {
-        Some(other) => format!("let PHP say X-Socket-Handoff: {} (server.socket_path)", other.display()),
-        None => {
-            "let PHP name the daemon's server.socket_path in X-Socket-Handoff, not its stream_socket_path"
-                .to_owned()
+    let found = match build {
+        Build::Ours => "the module tries SOCK_SEQPACKET first, and connects twice for each handoff",
+        Build::Theirs | Build::Unknown => {
+            "a C module of March 2026 or newer gets EPROTOTYPE there, and each handoff is a 500; an older one needs it"
         }
     };
-    match build {
-        Build::Ours => Finding::problem("socket.kind", found, advice),
-        // Before March 2026 the C module used streams.
-        Build::Theirs | Build::Unknown => Finding::warning(
-            "socket.kind",
-            found,
-            format!("{advice}; right for a C module from before March 2026 alone"),
-        ),
-    }
+    let advice = match seqpacket.filter(|other| *other != path) {
+        Some(other) => format!("let PHP say X-Socket-Handoff: {} (server.socket_path)", other.display()),
+        None => "let PHP name the daemon's server.socket_path in X-Socket-Handoff".to_owned(),
+    };
+    Finding::warning("socket.kind", format!("{} is SOCK_STREAM: {found}", path.display()), advice)
 }
 
 fn backlog(path: &Path, waiting: usize) -> Finding {
@@ -208,7 +199,7 @@ Num       RefCount Protocol Flags    Type St Inode Path
         use Level::{Ok, Problem, Unseen, Warning};
         for (look, build, expected) in [
             (look(packet, None, 0), Build::Ours, [Ok, Ok, Ok]),
-            (look(stream, None, 0), Build::Ours, [Problem, Ok, Ok]),
+            (look(stream, None, 0), Build::Ours, [Warning, Ok, Ok]),
             (look(stream, None, 0), Build::Theirs, [Warning, Ok, Ok]),
             (look(packet, Some(Errno::ECONNREFUSED), 0), Build::Ours, [Ok, Problem, Ok]),
             (look(packet, Some(Errno::EAGAIN), 4096), Build::Ours, [Ok, Problem, Warning]),

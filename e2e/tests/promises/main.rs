@@ -42,6 +42,7 @@ mod a_request_chooses_its_backend;
 mod a_sandbox_that_cannot_be_had_is_said;
 mod a_session_is_one_line_in_the_log;
 mod a_silent_upstream_costs_a_bounded_time;
+mod a_site_is_told_what_to_change;
 mod a_stalled_upstream_is_given_up;
 mod a_storm_of_handoffs_is_answered;
 mod a_stream_is_read_however_it_is_cut;

@@ -130,6 +130,9 @@ fn prefix(enabled: &[&Host<'_>], socket: &Path) -> Finding {
 
 /// As the module compares: both really, so that `/var/run/` is `/run/`, and no link leads out.
 fn is_beneath(real: &Path, prefix: &str) -> bool {
+    if prefix.is_empty() {
+        return true;
+    }
     let prefix = fs::canonicalize(prefix).unwrap_or_else(|_| prefix.into());
     real.starts_with(prefix)
 }

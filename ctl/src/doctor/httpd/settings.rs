@@ -9,7 +9,7 @@ use crate::doctor::finding::Finding;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Settings {
     pub(super) enabled: bool,
-    /// Sockets must be beneath it.
+    /// Sockets must be beneath it; empty: anywhere.
     pub(super) prefix: String,
     /// The response's body may be the payload.
     pub(super) body: bool,
@@ -23,6 +23,9 @@ impl Default for Settings {
         Self { enabled: true, prefix: "/var/run/".to_owned(), body: true, relay: false }
     }
 }
+
+/// Headers that the daemon may be told.
+const HEADERS_MAX: usize = 64;
 
 /// What a directive's argument may be.
 enum Allowed {
@@ -139,15 +142,15 @@ impl Allowed {
                 (!fits).then(|| format!("a number from {least} to {most}"))
             }
             Self::Path => {
-                let fits = single.is_some_and(|word| word.starts_with('/'));
+                let fits = single.is_some_and(|word| word.is_empty() || word.starts_with('/'));
                 (!fits).then(|| "one absolute path".to_owned())
             }
             Self::Names => {
-                let is_name = |word: &String| {
-                    !word.is_empty() && word.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c))
-                };
-                let fits = !words.is_empty() && words.iter().all(is_name);
-                (!fits).then(|| "names of headers, or None".to_owned())
+                let is_token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+                let is_name = |word: &String| !word.is_empty() && word.bytes().all(is_token);
+                let is_mixed = words.len() > 1 && words.iter().any(|word| word.eq_ignore_ascii_case("none"));
+                let fits = (1..=HEADERS_MAX).contains(&words.len()) && words.iter().all(is_name) && !is_mixed;
+                (!fits).then(|| format!("names of at most {HEADERS_MAX} headers, or None alone"))
             }
         }
     }
@@ -209,8 +212,9 @@ mod tests {
             ("SocketHandoffRelay yes", true, &["SocketHandoffRelay yes: must be On or Off"]),
             ("SocketHandoffAllowedPrefix run", true, &["one absolute path"]),
             ("SocketHandoffAllowedPrefix /a /b", true, &["one absolute path"]),
-            ("SocketHandoffForwardHeaders", true, &["names of headers, or None"]),
-            ("SocketHandoffForwardHeaders a:b", true, &["names of headers"]),
+            ("SocketHandoffForwardHeaders", true, &["or None alone"]),
+            ("SocketHandoffForwardHeaders None Origin", true, &["or None alone"]),
+            ("SocketHandoffForwardHeaders a:b", true, &["names of at most 64 headers"]),
             ("SocketHandoffRelay On", false, &["the module that is loaded does not know SocketHandoffRelay"]),
             (
                 "<Location />\nSocketHandoffEnabled On\n</Location>",
