@@ -196,7 +196,12 @@ fn finish(filter: Filter<'_>, request: Request<'_>, handoff: Handoff) -> Result<
         status @ 400..600 => return Err(Refusal::bad_body(status)),
         // httpd has answered already.
         status => {
-            note(request, "failed", Level::Note, "the request's body could not be read, and httpd has said so");
+            note(
+                request,
+                "failed",
+                Level::Note,
+                "the request's body could not be read, and httpd has said so",
+            );
             return Ok(status);
         }
     }
