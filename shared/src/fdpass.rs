@@ -1,4 +1,4 @@
-//! Messages with fds over Unix sockets, and what the kernel knows of a TCP connection.
+//! Messages with fds over Unix sockets, what the kernel knows of a TCP connection, and a word to malloc.
 //!
 //! In: a socket, bytes, borrowed fds. Out: bytes and owned fds. Never: leaks an fd that the kernel installed,
 //! blocks, raises SIGPIPE. The only file with unsafe code.

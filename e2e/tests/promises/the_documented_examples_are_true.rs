@@ -11,7 +11,8 @@ fn every_handoff_in_the_document_gets_the_documented_answer() {
     let daemon = Daemon::start("");
     let mut examples = 0;
     for (handoff, kind, expected) in examples_of(DOCUMENT) {
-        let mut client = daemon.hand_over(handoff);
+        // The one byte that cannot stand in a document.
+        let mut client = daemon.hand_over(handoff.replacen("\\x01", "\x01", 1));
         match kind {
             "answer" => {
                 let mut text = String::new();
@@ -27,7 +28,7 @@ fn every_handoff_in_the_document_gets_the_documented_answer() {
         }
         examples += 1;
     }
-    assert_eq!(examples, 10, "examples in the document");
+    assert_eq!(examples, 13, "examples in the document");
 }
 
 #[test]
