@@ -1,5 +1,5 @@
 // Shows an answer while it grows. Only text nodes are ever made of it: no HTML in an answer means anything here.
-// Of Markdown it knows code blocks, `code` and **strong**; everything else is shown as it came.
+// Of Markdown it knows code blocks, `code`, **strong** and headings; everything else is shown as it came.
 
 const FENCE = /^```([^\n`]*)\n/;
 
@@ -57,10 +57,11 @@ function firstBlock(text) {
 
 function paragraph(text) {
   const node = document.createElement("span");
-  const pieces = text.split(/(`[^`\n]+`|\*\*[^*\n]+\*\*)/);
+  const pieces = text.split(/(`[^`\n]+`|\*\*[^*\n]+\*\*|^#{1,4} .+$)/m);
   pieces.forEach((piece, index) => {
     if (index % 2 === 0) node.append(piece);
     else if (piece.startsWith("`")) node.append(made("code", piece.slice(1, -1)));
+    else if (piece.startsWith("#")) node.append(made("strong", piece.replace(/^#+ /, "")));
     else node.append(made("strong", piece.slice(2, -2)));
   });
   return node;
