@@ -56,8 +56,8 @@ pub(crate) fn run(filter: Filter<'_>, request: Request<'_>, daemon: OwnedFd) -> 
     let Some((head, rest)) = relay.head(&mut buffer)? else { return Ok(gone(request)) };
     say_head(request, &head);
     relay.left = head.length();
-    // Behind the head of an answer to HEAD there is nothing, whatever its length.
-    let ended = match request.method() == "HEAD" {
+    // Behind these heads there is nothing, whatever they say of a length (RFC 9112, section 6.3).
+    let ended = match request.method() == "HEAD" || matches!(head.status, 204 | 304) {
         true => Ended::Complete,
         false => relay.body(filter, rest, &mut buffer),
     };
@@ -138,12 +138,15 @@ impl Relay<'_> {
     fn listen<'b>(&self, buffer: &'b mut [u8]) -> Word<'b> {
         let deadline = Instant::now() + self.patience;
         while Instant::now() < deadline {
-            if self.connection.is_aborted() || self.is_client_gone() {
-                return Word::ClientGone;
-            }
             match recv(self.daemon.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
                 Ok(0) => return Word::End,
                 Ok(read) => return Word::Bytes(&buffer[..read]),
+                // First the daemon's word: a client that hangs up behind the last one has not left its answer.
+                Err(Errno::EAGAIN | Errno::EINTR)
+                    if self.connection.is_aborted() || self.is_client_gone() =>
+                {
+                    return Word::ClientGone;
+                }
                 Err(Errno::EAGAIN | Errno::EINTR) => self.wait(),
                 Err(_) => return Word::Broken,
             }
