@@ -233,6 +233,8 @@ fn capabilities(profile: &Path, scheme: Scheme) -> Capabilities {
         "--disable-component-update",
         "--disable-sync",
         "--window-size=900,900",
+        // A page that was left is kept for the way back, with its connections.
+        "--disable-features=BackForwardCache",
         &format!("--blink-settings=preferredColorScheme={scheme}"),
         &format!("--user-data-dir={}", profile.display()),
     ];

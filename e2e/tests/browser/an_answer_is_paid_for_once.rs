@@ -32,6 +32,19 @@ fn when_the_page_does_not_close() {
 }
 
 #[test]
+fn when_the_page_does_not_close_behind_a_relay() {
+    let browser = Browser::start();
+    for world in World::ALL {
+        let site = Site::relayed(world, &browser);
+        site.open(EVENTSOURCE_LEFT_OPEN);
+        browser.wait(CLOSED);
+        assert_eq!(browser.text("#output"), Answer::openai().text(), "{world:?}: shown once");
+        site.was_asked(&["relayed", "relayed"]);
+        assert_eq!(site.llm.request_count(), 1);
+    }
+}
+
+#[test]
 fn when_it_broke_off() {
     in_both_worlds(|site| {
         let talk = Answer::openai();

@@ -1,11 +1,13 @@
 //! Stop ends the stream in the page and, within 100 ms of the click, the work for it at the upstream.
 
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use handoff_e2e::browser::Browser;
+use handoff_e2e::httpd::World;
 use handoff_e2e::upstream::{Answer, Dialect, Protocol, Step, Upstream};
 
 use crate::page::{BUTTONS, Page};
+use crate::site::{EVENTSOURCE, LINE_READER, Site};
 
 /// From the event of the click in the page to the upstream's seeing that its client has left.
 const CANCELLED_WITHIN: Duration = Duration::from_millis(100);
@@ -55,4 +57,23 @@ fn for_who_leaves_the_page() {
         page.wait_for("idle");
     }
     assert_eq!(llm.request_count(), 2, "nothing reconnects");
+}
+
+/// Apache learns it first, and has to let the daemon know.
+#[test]
+fn behind_a_relay() {
+    let browser = Browser::start_alone();
+    for world in World::ALL {
+        for page in [EVENTSOURCE, LINE_READER] {
+            let site = Site::relayed(world, &browser);
+            site.llm.script(Answer::openai().with_after(1, [Step::Hang]));
+            site.open(page);
+            browser.wait("document.getElementById('output').textContent");
+            let left_at = Instant::now();
+            browser.open("about:blank");
+            let (at, _) = site.llm.wait_for_cancel(0);
+            eprintln!("from the page's end to the upstream, relayed by {world:?}: {:?}", at - left_at);
+            site.was_asked(&["gone"]);
+        }
+    }
 }
