@@ -44,6 +44,18 @@ pub(super) fn somaxconn(number: Option<u64>) -> Finding {
     }
 }
 
+/// SELinux decides too, where it is enforced; its rules are not to be seen from here.
+pub(super) fn selinux() -> Option<Finding> {
+    let enforces = fs::read_to_string("/sys/fs/selinux/enforce").ok()?.trim() == "1";
+    enforces.then(|| {
+        Finding::unseen(
+            "kernel.selinux",
+            "SELinux is enforced: whether it lets Apache connect is not looked at",
+            "ausearch -m avc -c httpd after a handoff that failed; a module by audit2allow lets it connect",
+        )
+    })
+}
+
 /// One message is no longer than the sender's buffer, nor than the daemon receives.
 pub(super) fn wmem(default: Option<u64>, buffer_bytes: Option<u32>) -> Vec<Finding> {
     const CHECK: &str = "kernel.wmem";

@@ -9,6 +9,7 @@ mod finding;
 mod httpd;
 mod limits;
 mod reach;
+mod running;
 mod socket;
 mod trial;
 
@@ -22,14 +23,15 @@ use handoff_shared::status::Status;
 use self::account::Account;
 use self::finding::{Finding, Level};
 use self::httpd::{Build, Configuration};
+use self::running::Running;
 use self::socket::{Knock, Look};
 use crate::control::Place;
 use crate::handover;
 use crate::outcome::{Exit, Failure};
 
 const HELP_TAIL: &str = "\
-Nothing is changed. One handoff is tried, with the method HEAD: it asks no API. What only root may see is said to be
-\"not seen\".
+Nothing is changed. One handoff is tried, with the method HEAD: it asks no API. What only root may see \
+is said to be \"not seen\".
 
 Exit codes:
   0  no problem (there may be warnings)
@@ -113,6 +115,7 @@ fn findings(args: &Args) -> Result<Vec<Finding>, Failure> {
     }
     findings.push(limits::somaxconn(limits::sysctl("net.core.somaxconn")));
     let buffer = config.map(|config| config.server.handoff_buffer_bytes);
+    findings.extend(limits::selinux());
     findings.extend(limits::wmem(limits::sysctl("net.core.wmem_default"), buffer));
     Ok(findings)
 }
@@ -144,19 +147,29 @@ impl Args {
 struct Apache {
     configuration: Option<Configuration>,
     build: Build,
-    /// Who its workers are.
+    running: Option<Running>,
+    /// Who its workers are: as they run, else as they would.
     account: Option<Account>,
+    /// Who they will be after a restart.
+    next_account: Option<Account>,
 }
 
 impl Apache {
     fn look(args: &Args, sockets: &[PathBuf]) -> Result<(Self, Vec<Finding>), Failure> {
-        let mut apache = Self { configuration: None, build: Build::Unknown, account: None };
+        let mut apache = Self {
+            configuration: None,
+            build: Build::Unknown,
+            running: None,
+            account: None,
+            next_account: None,
+        };
         let mut findings = Vec::new();
         match args.apache_config.clone().or_else(httpd::usual_file) {
             Some(file) => {
                 let configuration = Configuration::read(&file)
                     .map_err(|source| Failure::Input { path: file.clone(), source })?;
                 (apache.build, findings) = httpd::judge(&configuration, &file, sockets);
+                apache.running = configuration.pid_file().and_then(|file| Running::look(&file));
                 apache.configuration = Some(configuration);
             }
             None => findings.push(Finding::unseen(
@@ -166,13 +179,16 @@ impl Apache {
             )),
         }
         match apache.who(args) {
-            Ok(account) => apache.account = Some(account),
+            Ok(account) => apache.next_account = Some(account),
             Err(reason) => findings.push(Finding::unseen(
                 "apache.user",
                 format!("who Apache's workers are is not known: {reason}"),
                 "name the user by --apache-user",
             )),
         }
+        let worker = apache.running.as_ref().and_then(|running| running.worker.clone());
+        apache.account =
+            worker.filter(|_| args.apache_user.is_none()).or_else(|| apache.next_account.clone());
         Ok((apache, findings))
     }
 
@@ -194,19 +210,16 @@ impl Apache {
 
     /// Of a running one.
     fn limits(&self) -> Option<Finding> {
+        let soft = self.running.as_ref().and_then(|running| limits::open_files(running.pid));
+        if let Some(soft) = soft {
+            return Some(limits::apache_files(soft));
+        }
         let file = self.configuration.as_ref()?.pid_file()?;
-        let pid = std::fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok());
-        Some(match pid.and_then(limits::open_files) {
-            Some(soft) => limits::apache_files(soft),
-            None => Finding::unseen(
-                "apache.files",
-                format!(
-                    "Apache's limit on open files: no process that {} names is to be seen",
-                    file.display()
-                ),
-                "start Apache, or ask again as root; systemd/apache2-handoffd.conf sets the limit",
-            ),
-        })
+        Some(Finding::unseen(
+            "apache.files",
+            format!("Apache's limit on open files: no Apache that {} names is to be seen", file.display()),
+            "start Apache, or ask again as root; systemd/apache2-handoffd.conf sets the limit",
+        ))
     }
 }
 
@@ -228,13 +241,16 @@ impl Site<'_> {
         let right = self.config.map(|config| config.server.socket_path.as_path());
         let mut findings = socket::judge(path, &look, self.apache.build, right);
         match (&self.apache.account, reach::steps(path)) {
-            (Some(account), Ok(steps)) => findings.extend(reach::judge(account, &steps)),
+            (Some(account), Ok(steps)) => {
+                findings.extend(reach::judge(account, self.apache.next_account.as_ref(), &steps));
+            }
             (Some(_), Err((step, error))) => {
                 let found = format!("{}: {error}", step.display());
                 findings.push(Finding::unseen("socket.permission", found, "ask again as root"));
             }
             (None, _) => {}
         }
+        findings.extend(running::judge(self.apache.running.as_ref(), path));
         if let Some(config) = self.config {
             findings.push(agreement::path(config, path));
             findings.extend(agreement::mode(config, path, look.knock == Knock::Heard { pid: Some(1) }));

@@ -41,16 +41,29 @@ pub(super) fn steps(socket: &Path) -> Result<Vec<Step>, (PathBuf, io::Error)> {
     paths.into_iter().map(step).collect()
 }
 
-/// Whether this account can connect, and what stops it.
-pub(super) fn judge(account: &Account, steps: &[Step]) -> Vec<Finding> {
+/// Whether this account can connect, and what stops it. `next` is who it becomes when it is started again: groups that
+/// it has joined since do not count before.
+pub(super) fn judge(account: &Account, next: Option<&Account>, steps: &[Step]) -> Vec<Finding> {
+    let obstacles = obstacles(account, steps);
+    match next.filter(|next| next.uid == account.uid && *next != account) {
+        Some(next) if !obstacles.is_empty() && self::obstacles(next, steps).is_empty() => {
+            let found = format!("{account} has joined a group that opens the way, but runs without it");
+            vec![Finding::problem(CHECK, found, "restart Apache: systemctl restart apache2")]
+        }
+        Some(_) | None if obstacles.is_empty() => {
+            let socket = steps.last().map(ToString::to_string).unwrap_or_default();
+            vec![Finding::ok(CHECK, format!("{account} may connect: {socket}"))]
+        }
+        Some(_) | None => obstacles,
+    }
+}
+
+fn obstacles(account: &Account, steps: &[Step]) -> Vec<Finding> {
     let Some((socket, directories)) = steps.split_last() else { return Vec::new() };
     let closed = directories.iter().filter(|step| !account.may(step, SEARCH));
     let mut findings: Vec<Finding> = closed.map(|step| directory(account, step)).collect();
     if !account.may(socket, WRITE) {
         findings.push(file(account, socket));
-    }
-    if findings.is_empty() {
-        findings.push(Finding::ok(CHECK, format!("{account} may connect: {socket}")));
     }
     findings
 }
@@ -133,14 +146,26 @@ mod tests {
         let apache = account(4_000_001, &[4_000_033]);
         let way = [step("/", 0o755, 0, 0), step("/run", 0o755, 0, 0), step("/run/h", 0o750, 0, 4_000_033)];
         let with = |last: &Step| [&way[..], std::slice::from_ref(last)].concat();
-        let open = judge(&apache, &with(&step("/run/h/s", 0o660, 0, 4_000_033)));
+        let open = judge(&apache, None, &with(&step("/run/h/s", 0o660, 0, 4_000_033)));
         assert_eq!((open.len(), open[0].level), (1, Level::Ok), "{open:?}");
-        let closed = judge(&account(4_000_001, &[4_000_044]), &with(&step("/run/h/s", 0o660, 0, 4_000_033)));
+        let closed =
+            judge(&account(4_000_001, &[4_000_044]), None, &with(&step("/run/h/s", 0o660, 0, 4_000_033)));
         assert_eq!(closed.len(), 2, "{closed:?}");
         assert!(closed[0].found.contains("cannot pass /run/h (0750, root:#4000033)"), "{closed:?}");
         assert!(closed[0].advice.as_deref().unwrap().contains("chmod g+x /run/h"), "{closed:?}");
         assert!(closed[1].found.contains("may not connect: /run/h/s (0660"), "{closed:?}");
         assert!(closed[1].advice.as_deref().unwrap().contains("socket_group = \"#4000044\""), "{closed:?}");
+    }
+
+    #[test]
+    fn a_group_that_was_joined_later_needs_a_restart() {
+        let way = [step("/", 0o755, 0, 0), step("/s", 0o660, 0, 4_000_033)];
+        let (old, new) = (account(4_000_001, &[4_000_044]), account(4_000_001, &[4_000_044, 4_000_033]));
+        let told = judge(&old, Some(&new), &way);
+        assert_eq!((told.len(), told[0].level), (1, Level::Problem));
+        assert!(told[0].advice.as_deref().unwrap().contains("restart Apache"), "{told:?}");
+        assert_eq!(judge(&new, Some(&new), &way)[0].level, Level::Ok);
+        assert!(judge(&old, Some(&old), &way)[0].found.contains("may not connect"));
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //! not, says what to do, and changes nothing.
 
 use std::fs;
+use std::ops::Deref;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
-use std::process::Command;
+use std::process::{Child, Command};
 
 use handoff_e2e::daemon::binary;
 use handoff_e2e::operator::{Said, ctl};
@@ -28,8 +29,29 @@ SocketHandoffAllowedPrefix DIR/
 </VirtualHost>
 ";
 
+/// A daemon, and a process that calls itself Apache.
+struct Site {
+    daemon: Daemon,
+    apache: Child,
+}
+
+impl Drop for Site {
+    fn drop(&mut self) {
+        let _ = self.apache.kill();
+        let _ = self.apache.wait();
+    }
+}
+
+impl Deref for Site {
+    type Target = Daemon;
+
+    fn deref(&self) -> &Daemon {
+        &self.daemon
+    }
+}
+
 /// A site that works: a daemon that everybody may reach, and an Apache's files beside it.
-fn site(toml: &str) -> Daemon {
+fn site(toml: &str) -> Site {
     let toml = format!("socket_mode = \"0o666\"\n{toml}");
     let daemon =
         Daemon::with(&Options { toml, fd_limit: Some(8192), stream_socket: true, ..Options::default() });
@@ -39,10 +61,33 @@ fn site(toml: &str) -> Daemon {
     }
     write(&daemon, "modules/mod_socket_handoff.so", "\x7fELF SocketHandoffEnabled SocketHandoffRelay");
     write(&daemon, "mods/handoff.load", "LoadModule socket_handoff_module modules/mod_socket_handoff.so\n");
-    // A process whose limit is known plays Apache's.
-    write(&daemon, "httpd.pid", &daemon.pid().to_string());
     write(&daemon, "httpd.conf", SITE);
-    daemon
+    let program = daemon.directory().join("apache/apache2");
+    fs::copy("/bin/sleep", &program).expect("a copy");
+    let mut site = Site { apache: run(&program, &[]), daemon };
+    site.replace_apache(&[]);
+    site
+}
+
+impl Site {
+    /// Another process plays Apache, begun by this command.
+    fn replace_apache(&mut self, wrapped_in: &[&str]) {
+        let _ = self.apache.kill();
+        let _ = self.apache.wait();
+        let program = self.daemon.directory().join("apache/apache2");
+        self.apache = run(&program, wrapped_in);
+        write(&self.daemon, "httpd.pid", &self.apache.id().to_string());
+        let name = format!("/proc/{}/comm", self.apache.id());
+        eventually("Apache runs", || {
+            fs::read_to_string(&name).is_ok_and(|name| name == "apache2\n").then_some(())
+        });
+    }
+}
+
+fn run(program: &Path, wrapped_in: &[&str]) -> Child {
+    let mut command = Command::new("prlimit");
+    command.arg("--nofile=8192:8192").args(wrapped_in).arg(program).arg("600");
+    command.spawn().expect("prlimit runs")
 }
 
 fn write(daemon: &Daemon, name: &str, text: &str) {
@@ -94,6 +139,7 @@ fn a_site_that_works_is_all_ok() {
         "socket.listener",
         "socket.backlog",
         "socket.permission",
+        "socket.visible",
         "trial.head",
         "apache.config",
         "apache.module",
@@ -298,10 +344,35 @@ fn a_daemon_that_does_not_answer_is_named() {
     assert_eq!(code, 1);
     named("stopped", &findings, "trial.head", "problem", &["not answered in 2 s"]);
     named("stopped", &findings, "daemon.admin", "unseen", &["start handoffd"]);
-    daemon.end_supervisor(Signal::SIGKILL);
+    daemon.daemon.end_supervisor(Signal::SIGKILL);
     let (code, findings) = doctor(&daemon, &[]);
     assert_eq!(code, 1);
     named("dead", &findings, "socket.listener", "problem", &["nobody listens", "systemctl start"]);
+}
+
+#[test]
+fn a_running_apache_that_cannot_use_the_socket_is_named() {
+    let mut site = site("");
+    site.replace_apache(&["prlimit", "--nofile=4096:4096"]);
+    let (code, findings) = doctor(&site, &[]);
+    assert_eq!(code, 0, "it works until there is a burst");
+    named(
+        "few files",
+        &findings,
+        "apache.files",
+        "warning",
+        &["4096", "ETOOMANYREFS", "apache2-handoffd.conf"],
+    );
+    if !nix::unistd::geteuid().is_root() {
+        return; // Only root makes mounts.
+    }
+    // Something else is there for it, as with PrivateTmp=.
+    let socket = site.socket();
+    let mount = "mount --bind /dev/null \"$1\" && shift && exec \"$@\"";
+    site.replace_apache(&["unshare", "--mount", "sh", "-c", mount, "sh", text(&socket)]);
+    let (code, findings) = doctor(&site, &[]);
+    assert_eq!(code, 1);
+    named("own mounts", &findings, "socket.visible", "problem", &["does not see", "PrivateTmp="]);
 }
 
 #[test]

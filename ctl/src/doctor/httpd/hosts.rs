@@ -10,8 +10,8 @@ use super::{Build, PREFIX};
 use crate::doctor::finding::Finding;
 
 /// A host, as far as handoffs are concerned.
-struct Host<'a> {
-    title: &'a str,
+struct Host {
+    title: String,
     settings: Settings,
     /// The client's end of the connection is encrypted.
     tls: bool,
@@ -24,7 +24,7 @@ pub(super) fn judge(configuration: &Configuration, build: Build, sockets: &[Path
     let all = hosts(configuration);
     // Once there are virtual hosts, the main server gets what none of them wants; what it says is inherited.
     let serving = if all.len() > 1 { &all[MAIN + 1..] } else { &all[..] };
-    let enabled: Vec<&Host<'_>> = serving.iter().filter(|host| host.settings.enabled).collect();
+    let enabled: Vec<&Host> = serving.iter().filter(|host| host.settings.enabled).collect();
     let mut findings = vec![switched_on(serving, &enabled)];
     if build == Build::Theirs {
         findings.extend(lost_prefixes(configuration));
@@ -39,7 +39,7 @@ pub(super) fn judge(configuration: &Configuration, build: Build, sockets: &[Path
     findings
 }
 
-fn hosts(configuration: &Configuration) -> Vec<Host<'_>> {
+fn hosts(configuration: &Configuration) -> Vec<Host> {
     let is_on = |host, name| {
         let word = configuration.effective(host, name).and_then(|directive| directive.words.first());
         word.is_some_and(|word| !word.eq_ignore_ascii_case("off"))
@@ -50,9 +50,13 @@ fn hosts(configuration: &Configuration) -> Vec<Host<'_>> {
             directive.words.iter().any(|word| ["h2", "h2c"].contains(&word.to_lowercase().as_str()))
         })
     };
+    let title = |host, title: &str| match configuration.of(host, "servername").last() {
+        Some(directive) if host != MAIN => format!("{title} {}", directive.words.join(" ")),
+        Some(_) | None => title.to_owned(),
+    };
     let pairs = configuration.hosts.iter().zip(settings::of_hosts(configuration)).enumerate();
     let host = pairs.map(|(index, (found, settings))| Host {
-        title: &found.title,
+        title: title(index, &found.title),
         settings,
         tls: is_on(index, "sslengine") || is_on(index, "gnutlsenable"),
         http2: has_http2 && is_http2(index),
@@ -60,13 +64,13 @@ fn hosts(configuration: &Configuration) -> Vec<Host<'_>> {
     host.collect()
 }
 
-fn titles(hosts: &[&Host<'_>]) -> String {
-    hosts.iter().map(|host| host.title).collect::<Vec<_>>().join(", ")
+fn titles(hosts: &[&Host]) -> String {
+    hosts.iter().map(|host| host.title.as_str()).collect::<Vec<_>>().join(", ")
 }
 
-fn switched_on(serving: &[Host<'_>], enabled: &[&Host<'_>]) -> Finding {
+fn switched_on(serving: &[Host], enabled: &[&Host]) -> Finding {
     const CHECK: &str = "apache.enabled";
-    let off: Vec<&Host<'_>> = serving.iter().filter(|host| !host.settings.enabled).collect();
+    let off: Vec<&Host> = serving.iter().filter(|host| !host.settings.enabled).collect();
     if enabled.is_empty() {
         let found = "SocketHandoffEnabled is Off everywhere: no client is handed over";
         return Finding::problem(CHECK, found, "write SocketHandoffEnabled On where PHP hands over");
@@ -103,14 +107,14 @@ fn lost_prefixes(configuration: &Configuration) -> Vec<Finding> {
     (MAIN + 1..configuration.hosts.len()).filter(loses).map(finding).collect()
 }
 
-fn prefix(enabled: &[&Host<'_>], socket: &Path) -> Finding {
+fn prefix(enabled: &[&Host], socket: &Path) -> Finding {
     const CHECK: &str = "apache.prefix";
     let Ok(real) = fs::canonicalize(socket) else {
         let found = format!("{}: where it really is cannot be seen", socket.display());
         return Finding::unseen(CHECK, found, "start handoffd, or ask again as root");
     };
-    let is_outside = |host: &&&Host<'_>| !is_beneath(&real, &host.settings.prefix);
-    let outside: Vec<&Host<'_>> = enabled.iter().filter(is_outside).copied().collect();
+    let is_outside = |host: &&&Host| !is_beneath(&real, &host.settings.prefix);
+    let outside: Vec<&Host> = enabled.iter().filter(is_outside).copied().collect();
     let shown = match real == socket {
         true => socket.display().to_string(),
         false => format!("{} (really {})", socket.display(), real.display()),
@@ -137,10 +141,10 @@ fn is_beneath(real: &Path, prefix: &str) -> bool {
     real.starts_with(prefix)
 }
 
-fn tls(enabled: &[&Host<'_>]) -> Finding {
+fn tls(enabled: &[&Host]) -> Finding {
     const CHECK: &str = "apache.tls";
     let with_tls = || enabled.iter().filter(|host| host.tls);
-    let refused: Vec<&Host<'_>> = with_tls().filter(|host| !host.settings.relay).copied().collect();
+    let refused: Vec<&Host> = with_tls().filter(|host| !host.settings.relay).copied().collect();
     if refused.is_empty() {
         let found = match with_tls().count() {
             0 => "no host with TLS hands over",
@@ -154,10 +158,10 @@ fn tls(enabled: &[&Host<'_>]) -> Finding {
     Finding::problem(CHECK, found, advice)
 }
 
-fn http2(enabled: &[&Host<'_>]) -> Finding {
+fn http2(enabled: &[&Host]) -> Finding {
     const CHECK: &str = "apache.http2";
     let with_http2 = || enabled.iter().filter(|host| host.http2);
-    let refused: Vec<&Host<'_>> = with_http2().filter(|host| !host.settings.relay).copied().collect();
+    let refused: Vec<&Host> = with_http2().filter(|host| !host.settings.relay).copied().collect();
     if refused.is_empty() {
         let found = match with_http2().count() {
             0 => "no host that hands over speaks HTTP/2",
@@ -173,9 +177,9 @@ fn http2(enabled: &[&Host<'_>]) -> Finding {
 }
 
 /// A relay costs a worker of Apache's for each stream: many on event, all there are on prefork.
-fn relay(configuration: &Configuration, enabled: &[&Host<'_>]) -> Option<Finding> {
+fn relay(configuration: &Configuration, enabled: &[&Host]) -> Option<Finding> {
     const CHECK: &str = "apache.relay";
-    let relaying: Vec<&Host<'_>> = enabled.iter().filter(|host| host.settings.relay).copied().collect();
+    let relaying: Vec<&Host> = enabled.iter().filter(|host| host.settings.relay).copied().collect();
     if relaying.is_empty() {
         return None;
     }
@@ -189,7 +193,7 @@ fn relay(configuration: &Configuration, enabled: &[&Host<'_>]) -> Option<Finding
 }
 
 /// A header line from FastCGI may have 8 KiB.
-fn php_fpm(configuration: &Configuration, build: Build, enabled: &[&Host<'_>]) -> Option<Finding> {
+fn php_fpm(configuration: &Configuration, build: Build, enabled: &[&Host]) -> Option<Finding> {
     const CHECK: &str = "apache.php_fpm";
     let is_fcgi = |word: &String| word.contains("fcgi://");
     let mut ways =
