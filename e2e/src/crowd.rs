@@ -36,6 +36,12 @@ impl Crowd {
         self.waiting.iter().map(|(_, _, bytes)| String::from_utf8_lossy(bytes).into_owned()).collect()
     }
 
+    /// The answers that are whole, or whose connections have ended.
+    #[must_use]
+    pub fn ended(&self) -> Vec<&Response> {
+        self.responses.iter().flatten().collect()
+    }
+
     /// Reads what comes, for so long.
     pub fn listen(&mut self, patience: Duration) {
         let deadline = Instant::now() + patience;

@@ -5,6 +5,7 @@
 
 mod config;
 mod setup;
+mod taker;
 mod tls;
 mod wire;
 
@@ -29,8 +30,9 @@ use crate::daemon::Daemon;
 use crate::{eventually, process};
 
 pub use setup::{Setup, World};
+pub use taker::{Taken, Taker};
 pub use tls::TlsClient;
-pub use wire::read_one;
+pub use wire::{read_one, unchunked};
 
 /// Whom Apache's children and php-fpm's workers are, where the tests are root.
 pub const USER: &str = "www-data";
@@ -204,7 +206,6 @@ impl Httpd {
     ///
     /// # Panics
     /// When there is none in time.
-    #[must_use]
     #[track_caller]
     pub fn accessed(&self, text: &str) -> String {
         eventually(&format!("the access log has {text:?}"), || {
@@ -222,7 +223,6 @@ impl Httpd {
     ///
     /// # Panics
     /// When there is none in time.
-    #[must_use]
     #[track_caller]
     pub fn complained(&self, text: &str) -> String {
         eventually(&format!("the error log has {text:?}"), || {

@@ -31,8 +31,9 @@ pub fn read_one(client: &mut impl Read) -> Response {
     response
 }
 
-/// A whole response with its chunks put together. What is no whole row of chunks stays as it is, and the response counts as broken.
-pub(super) fn unchunked(mut response: Response) -> Response {
+/// A whole response with its chunks put together. What is no whole row of chunks stays as it is, and counts as broken.
+#[must_use]
+pub fn unchunked(mut response: Response) -> Response {
     if !is_chunked(&response) {
         return response;
     }
