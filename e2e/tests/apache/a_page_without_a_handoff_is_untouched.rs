@@ -11,7 +11,7 @@ const LARGE: &str = "<?php for ($i = 0; $i < 20000; $i++) echo str_pad($i, 9, '.
 fn whatever_its_status_size_and_method() {
     let daemon = httpd::daemon("");
     for world in World::ALL {
-        for with_module in std::iter::once(false) {
+        for with_module in [false, true] {
             let mut setup = Setup::new(world, &daemon)
                 .file("page.php", PAGE)
                 .file("large.php", LARGE)

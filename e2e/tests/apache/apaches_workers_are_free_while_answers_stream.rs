@@ -1,0 +1,56 @@
+//! A worker of Apache is held for the handoff, not for the answer.
+
+use std::time::{Duration, Instant};
+
+use handoff_e2e::httpd::{self, World};
+use handoff_e2e::{Crowd, Httpd, PATIENCE, eventually};
+
+use crate::pages;
+
+const STREAMS: usize = 100;
+const ASKED: usize = 51;
+/// For the median of the answers to plain requests; or three times what they take alone, on a machine that is busy.
+const PLAIN_MAX: Duration = Duration::from_millis(5);
+
+#[test]
+fn a_hundred_streams_on_eight_workers_leave_room_for_pages() {
+    let daemon = httpd::daemon("");
+    for world in World::ALL {
+        let httpd = pages::setup(world, &daemon).workers(8).start();
+        let (alone, _) = plain(&httpd);
+        let mut crowd = Crowd::default();
+        for _ in 0..STREAMS {
+            crowd.join(httpd.ask("/handoff.php?length=30&delay=100"));
+        }
+        eventually("every stream has begun", || {
+            crowd.listen(Duration::ZERO);
+            crowd.heard().iter().all(|heard| heard.contains("data: ")).then_some(())
+        });
+        assert_eq!(crowd.waiting(), STREAMS, "{world:?}: streams ended while others had not begun");
+
+        let (median, longest) = plain(&httpd);
+        crowd.listen(Duration::ZERO);
+        assert_eq!(crowd.waiting(), STREAMS, "{world:?}: measured after streams had ended");
+        println!(
+            "{world:?}: a plain request took {alone:?} alone, {median:?} beside {STREAMS} streams (median; longest {longest:?})"
+        );
+        assert!(median < PLAIN_MAX.max(3 * alone), "{world:?}: {median:?}, alone {alone:?}");
+
+        for response in crowd.responses(PATIENCE) {
+            assert!(response.is_complete() && response.data().len() == 32, "{world:?}: {response:?}");
+        }
+    }
+}
+
+/// How long plain requests take, one after the other: median and longest.
+fn plain(httpd: &Httpd) -> (Duration, Duration) {
+    let mut took: Vec<Duration> = (0..ASKED)
+        .map(|_| {
+            let begin = Instant::now();
+            assert_eq!(httpd.get("/plain.php").body, "plain");
+            begin.elapsed()
+        })
+        .collect();
+    took.sort_unstable();
+    (took[ASKED / 2], took[ASKED - 1])
+}

@@ -1,0 +1,80 @@
+//! Neither the prompt nor where the daemon is gets to a client by a header, whatever becomes of the handoff.
+
+use handoff_e2e::Response;
+use handoff_e2e::httpd::{self, World};
+
+use crate::pages;
+
+/// What a page does besides `X-Handoff-Data`, and the status that the client sees.
+const PAGES: [(&str, u16, &str); 9] = [
+    ("no_socket", 200, "echo 'a page';"),
+    ("empty_socket", 403, "header('X-Socket-Handoff:  ');"),
+    ("not_found", 404, "http_response_code(404); echo 'a page';"),
+    ("moved", 302, "header('Location: /elsewhere');"),
+    ("unchanged", 304, "http_response_code(304);"),
+    ("body_asked_for", 500, "header('X-Handoff-Body: 1'); echo 'a page';"),
+    ("forbidden", 403, "header('X-Socket-Handoff: /etc/passwd');"),
+    ("unavailable", 503, "header('X-Socket-Handoff: ' . dirname($_SERVER['SOCKET']) . '/nobody.sock');"),
+    ("no_socket_file", 503, "header('X-Socket-Handoff: ' . dirname($_SERVER['SOCKET']) . '/daemon.toml');"),
+];
+const SECRET: &str = "a prompt that is nobody's business";
+
+fn keeps_secrets(what: &str, response: &Response) {
+    for text in ["x-handoff", "x-socket-handoff", SECRET] {
+        let found = response.head.to_ascii_lowercase().contains(text) || response.body.contains(text);
+        assert!(!found, "{what}: {text:?} in {response:?}");
+    }
+}
+
+#[test]
+fn whatever_becomes_of_the_handoff() {
+    let daemon = httpd::daemon("");
+    for world in World::ALL {
+        let mut setup = pages::setup(world, &daemon);
+        for (name, _, code) in PAGES {
+            let page = format!(
+                "<?php header('X-Handoff-Data: {{\"prompt\":\"{}\"}}'); {code}",
+                SECRET.replace('\'', "\\'")
+            );
+            setup = setup.file(&format!("{name}.php"), &page);
+        }
+        let httpd = setup.start();
+        for (name, status, _) in PAGES {
+            let what = format!("{world:?}, {name}");
+            let response = httpd.get(&format!("/{name}.php"));
+            assert_eq!(response.status, status, "{what}: {response:?}");
+            keeps_secrets(&what, &response);
+            assert_eq!(response.header("Retry-After").is_some(), status == 503, "{what}: {response:?}");
+            // HEAD too.
+            let mut client = httpd.connect();
+            let request = httpd.request("HEAD", &format!("/{name}.php"), "");
+            std::io::Write::write_all(&mut client, request.as_bytes()).expect("a request");
+            let response = client.response();
+            assert_eq!((response.status, response.body.as_str()), (status, ""), "{what}: {response:?}");
+            keeps_secrets(&what, &response);
+        }
+    }
+}
+
+#[test]
+fn also_where_the_module_is_switched_off() {
+    let daemon = httpd::daemon("");
+    for world in World::ALL {
+        let mut setup = pages::setup(world, &daemon);
+        setup.vhosts =
+            "<VirtualHost ${ADDRESS}:${PORT}>\nServerName off.test\nSocketHandoffEnabled Off\n</VirtualHost>"
+                .to_owned();
+        let httpd = setup.start();
+        let mut client = httpd.connect();
+        let request =
+            httpd.request("GET", "/handoff.php?prompt=secret", "").replace(&httpd.address(), "off.test");
+        std::io::Write::write_all(&mut client, request.as_bytes()).expect("a request");
+        let response = client.response();
+        assert_eq!(response.status, 200, "{world:?}: {response:?}");
+        keeps_secrets(&format!("{world:?}"), &response);
+        assert!(!response.head.contains("secret"), "{world:?}: {response:?}");
+        // Others are none the worse.
+        let response = httpd.get("/handoff.php?prompt=secret");
+        assert!(response.text().contains("secret"), "{world:?}: {response:?}");
+    }
+}

@@ -1,0 +1,22 @@
+//! HEAD is answered with the head that GET would have, and nothing behind it.
+
+use std::io::Write;
+
+use handoff_e2e::httpd::{self, World};
+
+use crate::pages;
+
+#[test]
+fn in_both_worlds_by_header_and_by_body() {
+    let daemon = httpd::daemon("");
+    for world in World::ALL {
+        let httpd = pages::site(world, &daemon);
+        // What PHP says as its body does not come for HEAD: the header does.
+        let mut client = httpd.connect();
+        let request = httpd.request("HEAD", "/handoff.php", "");
+        client.write_all(request.as_bytes()).expect("a request");
+        let response = client.response();
+        assert_eq!((response.status, response.body.as_str()), (200, ""), "{world:?}: {response:?}");
+        assert_eq!(response.header("Content-Type"), Some("text/event-stream"), "{world:?}: {response:?}");
+    }
+}

@@ -1,0 +1,30 @@
+//! Pages that several promises need, and how they are asked for.
+
+use handoff_e2e::httpd::{Setup, World};
+use handoff_e2e::{Daemon, Httpd};
+
+/// Hands over, by a header or (`body`) by its body: `prompt`, and the mock's `length` and `delay`; under the request's `id`,
+/// to `socket` instead of the daemon.
+pub(crate) const HANDOFF: &str = r"<?php
+header('X-Socket-Handoff: ' . ($_GET['socket'] ?? $_SERVER['SOCKET']));
+if (isset($_GET['id'])) header('X-Request-Id: ' . $_GET['id']);
+$mock = ['token_delay_ms' => (int) ($_GET['delay'] ?? 0)];
+if (isset($_GET['length'])) $mock['length'] = (int) $_GET['length'];
+$payload = json_encode(['prompt' => $_GET['prompt'] ?? 'a question', 'mock' => $mock]);
+if (isset($_GET['body'])) {
+    header('X-Handoff-Body: 1');
+    echo $payload;
+} else {
+    header('X-Handoff-Data: ' . $payload);
+}
+";
+
+/// [`HANDOFF`] as `/handoff.php`, and `/plain.php`, which says `plain`.
+pub(crate) fn setup(world: World, daemon: &Daemon) -> Setup {
+    Setup::new(world, daemon).file("handoff.php", HANDOFF).file("plain.php", "<?php echo 'plain';")
+}
+
+/// The same with nothing special.
+pub(crate) fn site(world: World, daemon: &Daemon) -> Httpd {
+    setup(world, daemon).start()
+}
