@@ -1,6 +1,7 @@
 //! What Apache knows of the request comes before the payload: to the byte, and nothing that the site has not allowed.
 
-use std::io::Write;
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 
 use handoff_e2e::Door;
@@ -101,5 +102,25 @@ fn and_the_socket_is_the_daemons_alone() {
         assert_eq!((response.body.as_str(), response.broken), ("all of it", None), "{world:?}");
         let took = closed.elapsed();
         assert!(took < std::time::Duration::from_millis(1500), "{world:?}: the end came after {took:?}");
+    }
+}
+
+#[test]
+fn and_nothing_of_the_request_is_left_in_it() {
+    const BODY_BYTES: usize = 1_000_000;
+    for world in World::ALL {
+        let taker = Taker::listen(Door::SeqPacket, 10);
+        let httpd = Setup::to_socket(world, taker.path()).file("page.php", PAGE).start();
+        let mut client = httpd.connect();
+        // Of a type that mod_php leaves unread.
+        let lines = format!("Content-Type: application/octet-stream\r\nContent-Length: {BODY_BYTES}\r\n");
+        client.write_all(httpd.request("POST", "/page.php", &lines).as_bytes()).expect("a head");
+        client.write_all(&vec![b'b'; BODY_BYTES]).expect("a body");
+        let mut taken = taker.take();
+        let mut theirs = TcpStream::from(taken.fds.remove(0));
+        theirs.set_nonblocking(true).expect("a socket");
+        let left = theirs.read(&mut [0; 1000]).map_err(|error| error.kind());
+        assert_eq!(left, Err(ErrorKind::WouldBlock), "{world:?}");
+        drop(client);
     }
 }
