@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 use std::process::Command;
 
-use handoff_e2e::Httpd;
 use handoff_e2e::httpd::{self, World};
+use handoff_e2e::{Httpd, eventually};
 
 use crate::pages;
 
 const REQUESTS: usize = 10_000;
-/// For all children together; what one leaked kibibyte a request would be is thirty times as much.
-const GROWTH_KIB_MAX: u64 = 8 * 1024;
+/// For all children together; one leaked kibibyte a request would be more than twice as much.
+const GROWTH_KIB_MAX: u64 = 4 * 1024;
 
 /// ab(1); it must have an answer to everything.
 fn load(httpd: &Httpd, requests: usize) {
@@ -37,11 +37,13 @@ fn of_ten_thousand_handoffs() {
         load(&httpd, REQUESTS / 4);
         let before = httpd.usage();
         load(&httpd, REQUESTS);
-        let after = httpd.usage();
+        // Threads of Apache may be busy still with the last connections' ends.
+        let after = eventually(&format!("{world:?}: no more fds than {before:?}"), || {
+            Some(httpd.usage()).filter(|after| sum(after).0 <= sum(&before).0)
+        });
         assert!(before.keys().eq(after.keys()), "{world:?}: other processes: {before:?}, {after:?}");
         let ((fds_before, kib_before), (fds, kib)) = (sum(&before), sum(&after));
         println!("{world:?}: fds {fds_before} -> {fds}, memory {kib_before} -> {kib} KiB");
-        assert!(fds <= fds_before, "{world:?}: {before:?}, {after:?}");
         assert!(kib < kib_before + GROWTH_KIB_MAX, "{world:?}: {before:?}, {after:?}");
     }
 }
