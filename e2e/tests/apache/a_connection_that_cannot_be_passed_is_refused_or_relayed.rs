@@ -50,6 +50,8 @@ fn tls_is_refused_without_a_relay() {
         assert_eq!(response.status, 500, "{world:?}: {response:?}");
         assert!(!response.head.contains("secret") && response.broken.is_none(), "{world:?}: {response:?}");
         httpd.complained("SocketHandoffRelay");
+        let line = httpd.accessed("secret");
+        assert_eq!(line.split(' ').nth(2), Some("refused"), "{world:?}: {line}");
         // The same Apache without TLS.
         assert!(httpd.get("/handoff.php").is_complete(), "{world:?}");
     }

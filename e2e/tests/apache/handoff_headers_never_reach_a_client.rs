@@ -5,17 +5,27 @@ use handoff_e2e::httpd::{self, World};
 
 use crate::pages;
 
-/// What a page does besides `X-Handoff-Data`, and the status that the client sees.
-const PAGES: [(&str, u16, &str); 9] = [
-    ("no_socket", 200, "echo 'a page';"),
-    ("empty_socket", 403, "header('X-Socket-Handoff:  ');"),
-    ("not_found", 404, "http_response_code(404); echo 'a page';"),
-    ("moved", 302, "header('Location: /elsewhere');"),
-    ("unchanged", 304, "http_response_code(304);"),
-    ("body_asked_for", 500, "header('X-Handoff-Body: 1'); echo 'a page';"),
-    ("forbidden", 403, "header('X-Socket-Handoff: /etc/passwd');"),
-    ("unavailable", 503, "header('X-Socket-Handoff: ' . dirname($_SERVER['SOCKET']) . '/nobody.sock');"),
-    ("no_socket_file", 503, "header('X-Socket-Handoff: ' . dirname($_SERVER['SOCKET']) . '/daemon.toml');"),
+/// What a page does besides `X-Handoff-Data`, the status that the client sees, and what the access log says of it.
+const PAGES: [(&str, u16, &str, &str); 9] = [
+    ("no_socket", 200, "-", "echo 'a page';"),
+    ("empty_socket", 403, "forbidden", "header('X-Socket-Handoff:  ');"),
+    ("not_found", 404, "-", "http_response_code(404); echo 'a page';"),
+    ("moved", 302, "-", "header('Location: /elsewhere');"),
+    ("unchanged", 304, "-", "http_response_code(304);"),
+    ("body_asked_for", 500, "failed", "header('X-Handoff-Body: 1'); echo 'a page';"),
+    ("forbidden", 403, "forbidden", "header('X-Socket-Handoff: /etc/passwd');"),
+    (
+        "unavailable",
+        503,
+        "unavailable",
+        "header('X-Socket-Handoff: ' . dirname($_SERVER['SOCKET']) . '/nobody.sock');",
+    ),
+    (
+        "no_socket_file",
+        503,
+        "unavailable",
+        "header('X-Socket-Handoff: ' . dirname($_SERVER['SOCKET']) . '/daemon.toml');",
+    ),
 ];
 const SECRET: &str = "a prompt that is nobody's business";
 
@@ -31,7 +41,7 @@ fn whatever_becomes_of_the_handoff() {
     let daemon = httpd::daemon("");
     for world in World::ALL {
         let mut setup = pages::setup(world, &daemon);
-        for (name, _, code) in PAGES {
+        for (name, _, _, code) in PAGES {
             let page = format!(
                 "<?php header('X-Handoff-Data: {{\"prompt\":\"{}\"}}'); {code}",
                 SECRET.replace('\'', "\\'")
@@ -39,12 +49,14 @@ fn whatever_becomes_of_the_handoff() {
             setup = setup.file(&format!("{name}.php"), &page);
         }
         let httpd = setup.start();
-        for (name, status, _) in PAGES {
+        for (name, status, outcome, _) in PAGES {
             let what = format!("{world:?}, {name}");
             let response = httpd.get(&format!("/{name}.php"));
             assert_eq!(response.status, status, "{what}: {response:?}");
             keeps_secrets(&what, &response);
             assert_eq!(response.header("Retry-After").is_some(), status == 503, "{what}: {response:?}");
+            let line = httpd.accessed(&format!("/{name}.php"));
+            assert_eq!(line.split(' ').nth(2), Some(outcome), "{what}: {line}");
             // HEAD too.
             let mut client = httpd.connect();
             let request = httpd.request("HEAD", &format!("/{name}.php"), "");
