@@ -7,7 +7,7 @@ use std::process::{Command, Output};
 use handoff_e2e::apache::Kind;
 use handoff_e2e::daemon::binary;
 use handoff_e2e::example::{self, Example};
-use handoff_e2e::{Daemon, Door, Options, Response};
+use handoff_e2e::{Daemon, Door, Options, Response, eventually};
 use tempfile::TempDir;
 
 /// PHP's own server, where ada has logged in.
@@ -64,7 +64,11 @@ fn and_its_pages_show_exactly_the_answer() {
     for client in [first, second] {
         assert_eq!(page(&client.response()), answer_to("grüße"), "two at once");
     }
-    assert!(daemon.sessions().iter().all(|session| session["user_id"] == "ada"));
+    let sessions = eventually("the log has every session", || {
+        let sessions = daemon.sessions();
+        (sessions.len() == 4).then_some(sessions)
+    });
+    assert!(sessions.iter().all(|session| session["user_id"] == "ada"), "{sessions:?}");
 }
 
 #[test]
@@ -99,7 +103,7 @@ fn and_the_daemon_keeps_nothing_open() {
     for _ in 0..200 {
         assert_eq!(page(&daemon.hand_over(data).response()), answer_to("hello"));
     }
-    handoff_e2e::eventually("every fd is closed", || (daemon.fds() <= fds).then_some(()));
+    eventually("every fd is closed", || (daemon.fds() <= fds).then_some(()));
 }
 
 #[test]

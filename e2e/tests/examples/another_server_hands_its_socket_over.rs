@@ -50,8 +50,11 @@ fn and_the_answer_is_whole() {
         let log = site.log();
         assert!(!log.contains("Traceback"), "{server} takes it for a fault: {log}");
     }
-    let users: Vec<_> = daemon.sessions().into_iter().map(|session| session["user_id"].clone()).collect();
-    assert!(users.iter().all(|user| user == "ada"), "{users:?}");
+    let sessions = eventually("the log has every session", || {
+        let sessions = daemon.sessions();
+        (sessions.len() == 2 * SERVERS.len()).then_some(sessions)
+    });
+    assert!(sessions.iter().all(|session| session["user_id"] == "ada"), "{sessions:?}");
 }
 
 #[test]
