@@ -39,6 +39,8 @@ pub struct Writer {
     role_sent: bool,
     /// `openai`: the chunks are the upstream's own.
     is_native: bool,
+    /// `text`: an LF now would be the second half of a CRLF, and the first half is a line break already.
+    after_cr: bool,
     /// `events`: what `done` will say.
     finish_reason: Option<String>,
 }
@@ -47,7 +49,7 @@ impl Writer {
     /// At the stream's beginning.
     #[must_use]
     pub fn new(stream: Stream) -> Self {
-        Self { stream, next_id: 1, role_sent: false, is_native: false, finish_reason: None }
+        Self { stream, next_id: 1, role_sent: false, is_native: false, after_cr: false, finish_reason: None }
     }
 
     /// One event; nothing, where the format has no place for it or the client did not ask for it.
@@ -120,8 +122,12 @@ impl Writer {
     fn text(&mut self, out: &mut Vec<u8>, event: &Event) {
         match event {
             Event::Content(text) | Event::Refusal(text) => {
-                self.id(out);
-                sse::text(out, text);
+                let after_cr = std::mem::replace(&mut self.after_cr, text.ends_with('\r'));
+                let text = text.strip_prefix('\n').filter(|_| after_cr).unwrap_or(text);
+                if !text.is_empty() {
+                    self.id(out);
+                    sse::text(out, text);
+                }
             }
             Event::Native { .. }
             | Event::Reasoning(_)

@@ -64,7 +64,11 @@ fn shows(site: &Site<'_>, page: &str, pieces: &[&str], seen: impl Fn(&str) -> St
 }
 
 fn shows_by_eventsource(site: &Site<'_>) {
-    let pieces = [PIECES.as_slice(), &["[DONE]", "\r\na CRLF is a line break\ra CR too"]].concat();
+    let pieces = [
+        PIECES.as_slice(),
+        &["[DONE]", "\r\na CRLF is a line break\ra CR too, and a CRLF in two pieces\r", "\n."],
+    ]
+    .concat();
     shows(site, EVENTSOURCE, &pieces, |text| text.replace("\r\n", "\n").replace('\r', "\n"));
 }
 

@@ -162,6 +162,16 @@ fn answer(format: Format, seen: &[Seen]) -> String {
 }
 
 proptest! {
+    /// Pieces may be cut in the middle of a CRLF.
+    #[test]
+    fn a_page_that_appends_every_message_shows_the_text(texts in prop::collection::vec("[ab\r\n]{0,3}", 0..9)) {
+        let events: Vec<Event> = texts.iter().cloned().map(Event::Content).collect();
+        let seen = read(&write(Format::Text, Include::default(), &events));
+        let (_, messages) = seen.split_last().unwrap();
+        let shown: String = messages.iter().map(|message| message.data.as_str()).collect();
+        prop_assert_eq!(shown, texts.concat().replace("\r\n", "\n").replace('\r', "\n"));
+    }
+
     #[test]
     fn any_text_comes_back_event_by_event(texts: Vec<String>, index in 0..FORMATS.len()) {
         let format = FORMATS[index];
