@@ -143,7 +143,7 @@ fn stream(path: &Path, build: Build, seqpacket: Option<&Path>) -> Finding {
     let found = match build {
         Build::Ours => "the module tries SOCK_SEQPACKET first, and connects twice for each handoff",
         Build::Theirs | Build::Unknown => {
-            "a C module of March 2026 or newer gets EPROTOTYPE there, and each handoff is a 500; an older one needs it"
+            "a C module of March 2026 or newer gets EPROTOTYPE there, and each handoff is a 503; an older one needs it"
         }
     };
     let advice = match seqpacket.filter(|other| *other != path) {

@@ -20,6 +20,7 @@ mod handoff_headers_never_reach_a_client;
 mod head_gets_the_head_alone;
 mod only_sockets_beneath_the_prefix_are_handed_to;
 mod the_connection_is_the_daemons_alone;
+mod the_doctor_foretells_what_apache_does;
 mod the_documentation_is_true;
 mod the_first_daemon_that_is_there_answers;
 mod the_payload_arrives_to_the_byte;
