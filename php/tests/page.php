@@ -76,6 +76,15 @@ function page(string $path): void
                 error_log('SESSION ' . (session_status() === PHP_SESSION_NONE ? 'closed' : 'open'));
             });
             Handoff::stream(['prompt' => "question {$_SESSION['asked']} of {$_GET['who']}"]);
+        case '/busy':
+            register_shutdown_function(static function (): void {
+                for ($turn = 0; $turn < 2000 && !file_exists(sys_get_temp_dir() . '/go'); $turn++) {
+                    usleep(5000);
+                    clearstatcache();
+                }
+                error_log('NO LONGER BUSY');
+            });
+            Handoff::stream($hi);
         case '/returns':
             Handoff::prepare($hi)->send();
             echo 'printed after send()';
@@ -87,7 +96,7 @@ function page(string $path): void
 }
 
 try {
-    page((string) parse_url($_SERVER['REQUEST_URI'], PHP_URL_PATH));
+    page('/' . basename((string) parse_url($_SERVER['REQUEST_URI'], PHP_URL_PATH)));
 } catch (HandoffException $e) {
     if (!headers_sent()) {
         header_remove();

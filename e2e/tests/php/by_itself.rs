@@ -1,23 +1,17 @@
-//! `php/handoff.php` in PHP's own hands: its tests, and that the daemon is asked what the page has asked.
-
-#![forbid(unsafe_code)]
+//! `php/handoff.php` in PHP's own server, and the test plays Apache: the daemon is asked what the page has asked.
 
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 
-use handoff_e2e::container::workspace;
 use handoff_e2e::upstream::{Protocol, Upstream};
 use handoff_e2e::{Client, Daemon, apache, eventually};
 use serde_json::{Value, json};
 
+use crate::tests;
+
 /// More than fits one message of a handoff.
 const LARGE: usize = 1 << 20;
-
-fn tests() -> PathBuf {
-    workspace().join("php/tests")
-}
 
 /// PHP's built-in server with the pages of PHP's own tests.
 struct Site {
