@@ -18,9 +18,6 @@ use handoff_shared::message::{Format, Handoff as HandoffMessage, Payload, ToWork
 use crate::listener::{ENVELOPE_MARK, Handoff};
 use crate::poison::Fingerprint;
 
-/// Room for an envelope.
-const TOO_LARGE_KEPT_BYTES: usize = 16 * 1024;
-
 /// Every live lease's fd and payload.
 #[derive(Debug)]
 pub(crate) struct Dispatcher {
@@ -218,7 +215,7 @@ impl Message {
 
     /// Of what is too large: enough to know who has sent it, and whether the refusal may have a body.
     fn beginning_of(mut message: Vec<u8>) -> Self {
-        message.truncate(TOO_LARGE_KEPT_BYTES);
+        message.truncate(INLINE_BYTES_MAX);
         message.shrink_to_fit();
         Self { inline: message, memfd: None, truncated: true }
     }

@@ -36,6 +36,9 @@ fn and_its_method_wins() {
     // A refusal of HEAD has no body either.
     let response = daemon.hand_over([b"\x01", head.as_slice(), b"\n", b"nonsense"].concat()).response();
     assert_eq!((response.status, response.body.as_str()), (400, ""), "{response:?}");
+    // And HEAD without a payload is refused as everything is.
+    let response = daemon.hand_over([b"\x01", head.as_slice(), b"\n"].concat()).response();
+    assert_eq!((response.status, response.body.as_str()), (400, ""), "{response:?}");
     let get = br#"{"v":1,"method":"GET"}"#;
     let message = [b"\x01", get.as_slice(), b"\n", br#"{"prompt":"hi","method":"HEAD"}"#].concat();
     assert!(daemon.hand_over(message).response().is_complete());

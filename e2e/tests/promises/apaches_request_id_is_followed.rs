@@ -34,6 +34,8 @@ fn from_the_client_to_the_upstream() {
 #[test]
 fn also_where_the_payload_is_refused() {
     let daemon = Daemon::start("");
+    // As much as a browser's headers may be.
+    let headers = json!([["origin", "o".repeat(40_000)]]);
     let large = format!(r#"{{"prompt":"{}"}}"#, "x".repeat(300_000));
     for (id, payload, status) in [
         ("a-1", "nonsense", 400),
@@ -41,7 +43,7 @@ fn also_where_the_payload_is_refused() {
         ("a-3", r#"{"request_id":"site"}"#, 400),
         ("a-4", &large, 413),
     ] {
-        let envelope = json!({"v": 1, "request_id": id, "client": "192.0.2.7"});
+        let envelope = json!({"v": 1, "request_id": id, "client": "192.0.2.7", "headers": headers});
         let response = ask(&daemon, &envelope, payload);
         assert_eq!((response.status, response.header("x-request-id")), (status, Some(id)), "{response:?}");
         let session = daemon.session(id);
