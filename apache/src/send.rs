@@ -164,11 +164,12 @@ fn time_value(duration: Duration) -> TimeVal {
 mod tests {
     use super::*;
     use std::io::{IoSliceMut, Read};
-    use std::os::fd::{AsFd, FromRawFd};
+    use std::os::fd::AsFd;
     use std::os::unix::net::UnixListener;
     use std::time::Instant;
 
-    use nix::sys::socket::{Backlog, ControlMessageOwned, accept4, bind, listen, recvmsg};
+    use nix::sys::socket::{Backlog, ControlMessageOwned, bind, listen, recvmsg};
+    use nix::unistd::close;
     use tempfile::TempDir;
 
     const PATIENCE: Patience =
@@ -181,12 +182,12 @@ mod tests {
         (directory, path)
     }
 
-    fn listener(path: &Path, backlog: i32) -> OwnedFd {
+    fn listener(path: &Path, backlog: i32) -> UnixListener {
         let listener =
             socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
         bind(listener.as_raw_fd(), &UnixAddr::new(path).unwrap()).unwrap();
         listen(&listener, Backlog::new(backlog).unwrap()).unwrap();
-        listener
+        listener.into()
     }
 
     fn give(paths: &[PathBuf], message: &[u8], patience: Patience) -> Result<PathBuf, Unsent> {
@@ -195,27 +196,21 @@ mod tests {
     }
 
     /// Message and number of fds.
-    fn take(listener: &OwnedFd) -> (Vec<u8>, usize) {
-        #[expect(unsafe_code, reason = "accept4 and SCM_RIGHTS give bare numbers")]
-        // SAFETY: the kernel has just made them for us alone.
-        unsafe {
-            let peer = OwnedFd::from_raw_fd(accept4(listener.as_raw_fd(), SockFlag::SOCK_CLOEXEC).unwrap());
-            let (mut buffer, mut control) = (vec![0; 256 * 1024], nix::cmsg_space!([RawFd; 4]));
-            let mut slices = [IoSliceMut::new(&mut buffer)];
-            let received =
-                recvmsg::<()>(peer.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::empty()).unwrap();
-            let mut fds = 0;
-            for message in received.cmsgs().unwrap() {
-                if let ControlMessageOwned::ScmRights(rights) = message {
-                    for fd in rights {
-                        drop(OwnedFd::from_raw_fd(fd));
-                        fds += 1;
-                    }
-                }
+    fn take(listener: &UnixListener) -> (Vec<u8>, usize) {
+        let (peer, _) = listener.accept().unwrap();
+        let (mut buffer, mut control) = (vec![0; 256 * 1024], nix::cmsg_space!([RawFd; 4]));
+        let mut slices = [IoSliceMut::new(&mut buffer)];
+        let received =
+            recvmsg::<()>(peer.as_raw_fd(), &mut slices, Some(&mut control), MsgFlags::empty()).unwrap();
+        let mut fds = 0;
+        for message in received.cmsgs().unwrap() {
+            if let ControlMessageOwned::ScmRights(rights) = message {
+                fds += rights.len();
+                rights.into_iter().for_each(|fd| close(fd).unwrap());
             }
-            let bytes = received.bytes;
-            (buffer[..bytes].to_vec(), fds)
         }
+        let bytes = received.bytes;
+        (buffer[..bytes].to_vec(), fds)
     }
 
     #[test]
