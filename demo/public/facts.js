@@ -38,7 +38,8 @@ export const facts = {
     const now = performance.now();
     shown.total.textContent = seconds(now - startedAt);
     const took = now - firstAt;
-    if (firstAt && pieces > 1 && took > 0) {
+    // Of what came at once no speed can be told.
+    if (firstAt && pieces > 1 && took >= 100) {
       const rate = ((tokens || pieces) * 1000) / took;
       shown.speed.textContent = `${rate.toFixed(rate < 10 ? 1 : 0)} ${tokens ? "tokens" : "pieces"}/s`;
     }
