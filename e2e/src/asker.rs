@@ -98,7 +98,17 @@ impl Asker {
     /// When the daemon does not take it.
     #[must_use]
     pub fn begin(&self, about: &Value) -> (Client, String) {
+        self.begin_with(about, |_| {})
+    }
+
+    /// The same, after something is done about this id.
+    ///
+    /// # Panics
+    /// When the daemon does not take it.
+    #[must_use]
+    pub fn begin_with(&self, about: &Value, prepare: impl FnOnce(&str)) -> (Client, String) {
         let id = format!("r{}", self.asked.fetch_add(1, Ordering::Relaxed));
+        prepare(&id);
         let mut payload = serde_json::json!({"prompt": "a question", "request_id": id});
         for (key, value) in about.as_object().into_iter().flatten() {
             payload[key] = value.clone();

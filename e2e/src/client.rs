@@ -55,7 +55,21 @@ impl Client {
 
     /// Reads until the daemon ends the connection, and keeps it open on this side.
     pub fn read_response(&mut self) -> Response {
-        let mut bytes = Vec::new();
+        self.read_on(Vec::new())
+    }
+
+    /// The same, and does something when this text has come.
+    ///
+    /// # Panics
+    /// When it does not come.
+    #[track_caller]
+    pub fn response_with(mut self, text: &str, then: impl FnOnce()) -> Response {
+        let bytes = self.read_until(text).into_bytes();
+        then();
+        self.read_on(bytes)
+    }
+
+    fn read_on(&mut self, mut bytes: Vec<u8>) -> Response {
         let mut buffer = [0; 65536];
         let broken = loop {
             match self.read(&mut buffer) {

@@ -6,7 +6,7 @@ use handoff_e2e::asker::{FORMATS, ONCE, name};
 use handoff_e2e::upstream::{
     Answer, Dialect, Framing, LastStream, Protocol, Step, Talk, Upstream, code, words,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 
 /// Ways to break off, and whether the body has ended as bodies do.
 fn ways(protocol: Protocol) -> Vec<(Vec<Step>, bool)> {
@@ -33,10 +33,11 @@ fn breaks_off(asker: &Asker, llm: &Upstream, dialect: Dialect, protocol: Protoco
         if is_clean && dialect == Dialect::LangGraph {
             continue;
         }
-        llm.script(Talk::new(dialect).broken_after(4, steps.clone()));
         for format in FORMATS.into_iter().chain(["raw"]) {
-            let told = asker.ask(&json!({"backend": name(dialect), "format": format}));
-            told.is_broken_after(4, "stream_incomplete", "stream_incomplete");
+            let about = json!({"backend": name(dialect), "format": format});
+            broken_when_read(asker, llm, &about, |gate| {
+                Talk::new(dialect).broken_after(4, [vec![gate], steps.clone()].concat())
+            });
         }
         incomplete += 5;
         if is_clean {
@@ -47,6 +48,14 @@ fn breaks_off(asker: &Asker, llm: &Upstream, dialect: Dialect, protocol: Protoco
         }
     }
     incomplete
+}
+
+/// An answer that goes on at the gate, behind its words: a reset takes along what nobody has read yet.
+#[track_caller]
+fn broken_when_read(asker: &Asker, llm: &Upstream, about: &Value, answer: impl FnOnce(Step) -> Answer) {
+    let (client, id) = asker.begin_with(about, |id| llm.script(answer(Step::WaitFor(id.to_owned()))));
+    let response = client.response_with("w3 ", || llm.open(&id));
+    asker.told(response, &id, about).is_broken_after(4, "stream_incomplete", "stream_incomplete");
 }
 
 fn in_every_dialect(protocol: Protocol) {
@@ -106,9 +115,9 @@ fn in_the_middle_of_a_body_of_known_length() {
     let llm = Upstream::start(Protocol::H1);
     let asker = asker(&llm);
     for step in [Step::Cut, Step::ResetConnection] {
-        llm.script(Answer::langgraph().broken_after(4, [step]).framed(Framing::Length(1_000_000)));
-        let told = asker.ask(&json!({"backend": "graph"}));
-        told.is_broken_after(4, "stream_incomplete", "stream_incomplete");
+        broken_when_read(&asker, &llm, &json!({"backend": "graph"}), |gate| {
+            Answer::langgraph().broken_after(4, [gate, step]).framed(Framing::Length(1_000_000))
+        });
     }
     asker.adds_up(&[("graph", "incomplete", 2)], &[("stream_incomplete", 2)]);
 }
