@@ -306,6 +306,17 @@ mod tests {
     }
 
     #[test]
+    fn a_daemon_that_reads_nothing_holds_its_sender_no_longer_than_configured() {
+        let (_directory, path) = room();
+        let _daemon = UnixListener::bind(&path).unwrap();
+        let begun = Instant::now();
+        // More than any socket's buffer; with the first bytes the client is the daemon's.
+        assert_eq!(give(std::slice::from_ref(&path), &vec![b'x'; 64 << 20], PATIENCE), Ok(path));
+        let elapsed = begun.elapsed();
+        assert!(elapsed >= PATIENCE.send && elapsed < LONG, "{elapsed:?}");
+    }
+
+    #[test]
     fn what_fits_no_message_is_the_senders_fault() {
         let (_directory, path) = room();
         let _daemon = listener(&path, 8);
