@@ -3,20 +3,30 @@
 use std::time::Duration;
 
 use handoff_e2e::httpd::{self, Setup, Taker, World};
-use handoff_e2e::{Crowd, Door, PATIENCE};
+use handoff_e2e::{Crowd, Door, PATIENCE, eventually};
 use nix::sys::signal::Signal;
 
 use crate::pages;
+
+const RELOADS: &str = "handoffd_reloads_total{result=\"done\"";
 
 #[test]
 fn five_hundred_while_the_daemon_rolls() {
     let daemon = httpd::daemon("");
     for world in World::ALL {
         let httpd = pages::setup(world, &daemon).workers(16).start();
+        let before = daemon.metric(RELOADS);
         let mut crowd = Crowd::default();
         for number in 0..500 {
             if number % 100 == 50 {
                 daemon.signal(Signal::SIGHUP);
+            }
+            if number == 300 {
+                // The first roll lasts no longer than the burst.
+                eventually("the daemon has rolled", || {
+                    crowd.listen(Duration::ZERO);
+                    (daemon.metric(RELOADS) > before).then_some(())
+                });
             }
             crowd.join(httpd.ask("/handoff.php?length=5&delay=1"));
         }

@@ -6,8 +6,9 @@ use handoff_e2e::httpd::{self, World};
 use crate::pages;
 
 /// What a page does besides `X-Handoff-Data`, the status that the client sees, and what the access log says of it.
-const PAGES: [(&str, u16, &str, &str); 9] = [
+const PAGES: [(&str, u16, &str, &str); 10] = [
     ("no_socket", 200, "-", "echo 'a page';"),
+    ("twice", 200, "-", "header('X-Handoff-Data: {\"prompt\":1}', false); echo 'a page';"),
     ("empty_socket", 403, "forbidden", "header('X-Socket-Handoff:  ');"),
     ("not_found", 404, "-", "http_response_code(404); echo 'a page';"),
     ("moved", 302, "-", "header('Location: /elsewhere');"),
@@ -77,16 +78,33 @@ fn also_where_the_module_is_switched_off() {
             "<VirtualHost ${ADDRESS}:${PORT}>\nServerName off.test\nSocketHandoffEnabled Off\n</VirtualHost>"
                 .to_owned();
         let httpd = setup.start();
-        let mut client = httpd.connect();
-        let request =
-            httpd.request("GET", "/handoff.php?prompt=secret", "").replace(&httpd.address(), "off.test");
-        std::io::Write::write_all(&mut client, request.as_bytes()).expect("a request");
-        let response = client.response();
-        assert_eq!(response.status, 200, "{world:?}: {response:?}");
-        keeps_secrets(&format!("{world:?}"), &response);
-        assert!(!response.head.contains("secret"), "{world:?}: {response:?}");
+        // By its body it would be the page: there is none then.
+        for (way, status) in [("", 200), ("&body", 500)] {
+            let response = pages::get_from(&httpd, "off.test", &format!("/handoff.php?prompt=secret{way}"));
+            assert_eq!(response.status, status, "{world:?}{way}: {response:?}");
+            keeps_secrets(&format!("{world:?}{way}"), &response);
+            assert!(!format!("{response:?}").contains("secret"), "{world:?}{way}: {response:?}");
+        }
         // Others are none the worse.
         let response = httpd.get("/handoff.php?prompt=secret");
         assert!(response.text().contains("secret"), "{world:?}: {response:?}");
+    }
+}
+
+/// Not in PHP's table of headers but in the other one, or in both.
+#[test]
+fn also_where_apache_itself_has_set_them() {
+    let daemon = httpd::daemon("");
+    for world in World::ALL {
+        let httpd = pages::setup(world, &daemon)
+            .modules(["headers"])
+            .file("file.txt", "a file")
+            .directives("Header set X-Handoff-Data a\nHeader always set X-Handoff-Data b\nHeader always set X-Handoff-Body 1")
+            .directives("Header set X-Own kept")
+            .start();
+        for path in ["/plain.php", "/file.txt"] {
+            let response = httpd.get(path);
+            keeps_secrets(&format!("{world:?}, {path}"), &response);
+        }
     }
 }

@@ -52,10 +52,7 @@ fn a_virtual_host_has_the_servers_prefix_until_it_says_another() {
             .to_owned();
         let httpd = setup.start();
         for (host, status) in [("same.test", 200), ("other.test", 403)] {
-            let mut client = httpd.connect();
-            let request = httpd.request("GET", "/handoff.php", "").replace(&httpd.address(), host);
-            std::io::Write::write_all(&mut client, request.as_bytes()).expect("a request");
-            let response = client.response();
+            let response = pages::get_from(&httpd, host, "/handoff.php");
             assert_eq!(response.status, status, "{world:?}, {host}: {response:?}");
         }
     }

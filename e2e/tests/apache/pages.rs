@@ -1,7 +1,9 @@
 //! Pages that several promises need, and how they are asked for.
 
+use std::io::Write;
+
 use handoff_e2e::httpd::{Setup, World};
-use handoff_e2e::{Daemon, Httpd};
+use handoff_e2e::{Daemon, Httpd, Response};
 
 /// Hands over, by a header or (`body`) by its body: `prompt`, and the mock's `length` and `delay`; under the request's `id`,
 /// to `socket` instead of the daemon.
@@ -27,4 +29,12 @@ pub(crate) fn setup(world: World, daemon: &Daemon) -> Setup {
 /// The same with nothing special.
 pub(crate) fn site(world: World, daemon: &Daemon) -> Httpd {
     setup(world, daemon).start()
+}
+
+/// A GET of a virtual host.
+pub(crate) fn get_from(httpd: &Httpd, host: &str, path: &str) -> Response {
+    let mut client = httpd.connect();
+    let request = httpd.request("GET", path, "").replace(&httpd.address(), host);
+    client.write_all(request.as_bytes()).expect("a request");
+    client.response()
 }
