@@ -6,6 +6,7 @@ use handoff_e2e::upstream::{Dialect, Protocol, Upstream};
 use handoff_e2e::{Daemon, Response};
 use serde_json::{Value, json};
 
+use crate::a_question_brings_its_files::Site;
 use crate::an_answer_comes_from_a_real_api::confined;
 
 fn ask(daemon: &Daemon, envelope: &Value, payload: &str) -> Response {
@@ -48,6 +49,22 @@ fn also_where_the_payload_is_refused() {
         assert_eq!((response.status, response.header("x-request-id")), (status, Some(id)), "{response:?}");
         let session = daemon.session(id);
         assert_eq!((&session["outcome"], &session["client"]), (&"refused".into(), &"192.0.2.7".into()));
+    }
+}
+
+#[test]
+fn a_payload_that_calls_it_otherwise_is_believed_also_where_its_files_are_missing() {
+    let site = Site::with("");
+    let missing = site.path("missing.pdf");
+    let payload =
+        |id: &str| json!({"prompt": "hi", "request_id": id, "attachments": {"a": missing}}).to_string();
+    let envelope = json!({"v": 1, "request_id": "apache-1"});
+    for (id, message) in
+        [("site-1", enveloped(&envelope, payload("site-1"))), ("site-2", payload("site-2").into_bytes())]
+    {
+        let response = site.daemon.hand_over(message).response();
+        assert_eq!((response.status, response.header("x-request-id")), (400, Some(id)), "{response:?}");
+        assert_eq!(site.daemon.session(id)["outcome"], "refused");
     }
 }
 

@@ -15,7 +15,7 @@ const WORD_CHARS_MAX: usize = 64;
 /// What is known of a client, also where its payload makes no sense.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Caller {
-    /// As Apache calls the request: visible ASCII.
+    /// As the payload calls the request, else as Apache does: visible ASCII.
     pub request_id: Option<String>,
     /// Whether an answer has a body.
     pub method: Method,
@@ -55,8 +55,9 @@ impl Caller {
     /// Of a request that makes sense. `logged`: names of headers, in lower case.
     #[must_use]
     pub fn of(request: &ChatRequest, logged: &[String]) -> Self {
+        let request_id = request.request_id.clone();
         if let Some(envelope) = &request.envelope {
-            return Self::of_envelope(envelope, logged);
+            return Self { request_id, ..Self::of_envelope(envelope, logged) };
         }
         let origin = |name: &str| request.origin.as_deref().filter(|_| name == "origin");
         let said = Said {
@@ -66,7 +67,7 @@ impl Caller {
             request_headers: headers(logged, origin),
             ..Said::default()
         };
-        Self { request_id: None, method: request.method, said }
+        Self { request_id, method: request.method, said }
     }
 
     fn of_envelope(envelope: &Envelope, logged: &[String]) -> Self {
