@@ -9,6 +9,7 @@ mod finding;
 mod httpd;
 mod limits;
 mod reach;
+mod read;
 mod running;
 mod socket;
 mod trial;

@@ -8,9 +8,12 @@ use std::path::{Path, PathBuf};
 
 use super::account::{Account, user_name};
 use super::finding::Finding;
+use super::read;
 
 /// What Apache's processes call themselves: on Debian, elsewhere.
 const NAMES: [&str; 2] = ["apache2", "httpd"];
+/// A number and a line's end.
+const PID_FILE_BYTES_MAX: u64 = 64;
 /// Directories that `PrivateTmp=` of systemd.exec(5) hides.
 const PRIVATE: [&str; 2] = ["/tmp", "/var/tmp"];
 
@@ -26,7 +29,7 @@ pub(super) struct Running {
 impl Running {
     /// The one that the file names, if it is one.
     pub(super) fn look(pid_file: &Path) -> Option<Self> {
-        let pid = fs::read_to_string(pid_file).ok()?.trim().parse().ok()?;
+        let pid = read::text(pid_file, PID_FILE_BYTES_MAX).ok()?.trim().parse().ok()?;
         let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
         let first = children.split_whitespace().next();

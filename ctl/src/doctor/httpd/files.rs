@@ -7,6 +7,8 @@ use std::path::{Component, Path, PathBuf};
 
 /// More than any site includes by one line.
 const MATCHES_MAX: usize = 4096;
+/// Names that are looked at for one line: links may lead around in circles.
+const NAMES_MAX: usize = 65_536;
 /// A directory that is included is read with those in it; Apache's own bound is 128.
 const DEPTH_MAX: usize = 16;
 
@@ -21,19 +23,22 @@ pub(super) fn is_pattern(path: &Path) -> bool {
 /// A path without wildcards that is not there; a directory that cannot be read.
 pub(super) fn named(path: &Path) -> io::Result<Vec<PathBuf>> {
     let paths = if is_pattern(path) { matches(path)? } else { vec![path.to_owned()] };
-    let mut files = Vec::new();
+    let (mut files, mut names_left) = (Vec::new(), NAMES_MAX);
     for path in paths {
-        collect(&path, 0, &mut files)?;
+        collect(&path, 0, &mut files, &mut names_left)?;
     }
     Ok(files)
 }
 
-fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> io::Result<()> {
+fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>, names_left: &mut usize) -> io::Result<()> {
+    *names_left = names_left
+        .checked_sub(1)
+        .ok_or_else(|| io::Error::new(io::ErrorKind::InvalidInput, "too many files and directories"))?;
     if !fs::metadata(path)?.is_dir() {
         files.push(path.to_owned());
     } else if depth < DEPTH_MAX {
         for entry in entries(path)? {
-            collect(&entry, depth + 1, files)?;
+            collect(&entry, depth + 1, files, names_left)?;
         }
     }
     Ok(())
@@ -187,5 +192,14 @@ mod tests {
         assert_eq!(of("more"), ["more/deep/c.conf"]);
         assert_eq!(of("none/*.conf"), [""; 0]);
         assert!(named(&root.join("none.conf")).is_err());
+    }
+
+    #[test]
+    fn links_in_a_circle_end() {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["a", "b", "c"] {
+            std::os::unix::fs::symlink(".", directory.path().join(name)).unwrap();
+        }
+        assert!(named(directory.path()).unwrap_err().to_string().contains("too many"));
     }
 }

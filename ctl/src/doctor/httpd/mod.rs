@@ -7,17 +7,19 @@ mod settings;
 mod syntax;
 mod walk;
 
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::finding::Finding;
+use super::read;
 pub(super) use walk::Configuration;
 
 /// The module, by the name that `LoadModule` uses.
 const MODULE: &str = "socket_handoff_module";
 /// All its directives begin so, and most that are misspelt.
 const PREFIX: &str = "sockethand";
+/// No module is larger, also with what a debugger needs.
+const MODULE_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// Only handoffd's own module holds this word.
 const OUR_MARK: &[u8] = b"SocketHandoffRelay";
 /// Where the distributions put the first file: Debian, Red Hat, SUSE, Alpine, Apache's own layout.
@@ -84,7 +86,7 @@ fn module(configuration: &Configuration, findings: &mut Vec<Finding>) -> Build {
         return Build::Unknown;
     };
     let (shown, place) = (module.file.display(), &module.place);
-    match fs::read(&module.file) {
+    match read::bytes(&module.file, MODULE_BYTES_MAX) {
         Ok(bytes) if bytes.windows(OUR_MARK.len()).any(|window| window == OUR_MARK) => {
             findings.push(Finding::ok(CHECK, format!("{shown} is loaded: handoffd's own")));
             Build::Ours
@@ -113,6 +115,7 @@ fn module(configuration: &Configuration, findings: &mut Vec<Finding>) -> Build {
 mod tests {
     use super::*;
     use crate::doctor::finding::Level;
+    use std::fs;
 
     #[test]
     fn the_module_is_told_by_its_file() {

@@ -3,19 +3,19 @@
 //! Never: starts Apache, reads a .htaccess, follows more than a bounded number of files.
 
 use std::collections::BTreeSet;
-use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::files;
 use super::syntax::{self, Item, Variables};
+use crate::doctor::read;
 
 /// Files at most: a loop of includes ends here.
 const FILES_MAX: usize = 4096;
 /// Includes inside of includes.
 const DEPTH_MAX: usize = 32;
-/// No configuration is larger.
-const FILE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// No configuration is larger, with all that it includes.
+const BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Nobody reads more complaints of a kind.
 const COMPLAINTS_MAX: usize = 16;
 
@@ -75,7 +75,7 @@ impl Configuration {
     /// The first file cannot be read.
     pub(crate) fn read(file: &Path) -> io::Result<Self> {
         let root = file.parent().unwrap_or(Path::new("/")).to_owned();
-        let variables = fs::read_to_string(root.join("envvars")).unwrap_or_default();
+        let variables = read::text(&root.join("envvars"), BYTES_MAX).unwrap_or_default();
         let mut walk = Walk {
             found: Self {
                 root,
@@ -86,8 +86,9 @@ impl Configuration {
             defined: BTreeSet::new(),
             host: MAIN,
             sections: Vec::new(),
+            bytes_left: BYTES_MAX,
         };
-        let text = read_text(file)?;
+        let text = walk.read(file)?;
         walk.text(file, &text, 0);
         Ok(walk.found)
     }
@@ -144,6 +145,8 @@ struct Walk {
     host: usize,
     /// Open sections of the host.
     sections: Vec<(String, String)>,
+    /// What may still be read.
+    bytes_left: u64,
 }
 
 /// A section that does not hold is skipped up to its end.
@@ -264,7 +267,7 @@ impl Walk {
             Ok(files) if files.is_empty() && !is_optional && !files::is_pattern(&path) => {}
             Ok(files) => {
                 for file in files {
-                    match read_text(&file) {
+                    match self.read(&file) {
                         Ok(text) => self.text(&file, &text, depth + 1),
                         Err(error) => self.unread(format!("{}: {error}", file.display())),
                     }
@@ -277,6 +280,12 @@ impl Walk {
             }
             Err(error) => self.unread(format!("{shown}, included at {place}: {error}")),
         }
+    }
+
+    fn read(&mut self, file: &Path) -> io::Result<String> {
+        let text = read::text(file, self.bytes_left)?;
+        self.bytes_left = self.bytes_left.saturating_sub(text.len() as u64);
+        Ok(text)
     }
 
     fn unread(&mut self, what: String) {
@@ -319,18 +328,10 @@ impl Skipped {
     }
 }
 
-fn read_text(file: &Path) -> io::Result<String> {
-    let facts = fs::metadata(file)?;
-    // Reading a FIFO would wait for its writer.
-    if !facts.is_file() || facts.len() > FILE_BYTES_MAX {
-        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is no file, or a very large one"));
-    }
-    fs::read(file).map(|bytes| String::from_utf8_lossy(&bytes).into_owned())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs;
 
     fn read(files: &[(&str, &str)]) -> Configuration {
         let directory = tempfile::tempdir().unwrap();
@@ -410,8 +411,13 @@ mod tests {
 
     #[test]
     fn a_loop_of_includes_ends() {
-        let configuration = read(&[("apache2.conf", "A 1\nInclude apache2.conf\nInclude apache2.conf\n")]);
-        assert!(configuration.files <= FILES_MAX);
-        assert!((1..=COMPLAINTS_MAX).contains(&configuration.unread.len()));
+        let text = "A 1\nInclude apache2.conf\nInclude apache2.conf\n";
+        // Also one whose text alone would fill the memory, were all of it kept.
+        for text in [text.to_owned(), format!("{text}# {}\n", "x".repeat(1 << 20))] {
+            let configuration = read(&[("apache2.conf", &text)]);
+            assert!(configuration.files <= FILES_MAX);
+            assert!(configuration.files as u64 * text.len() as u64 <= BYTES_MAX);
+            assert!((1..=COMPLAINTS_MAX).contains(&configuration.unread.len()));
+        }
     }
 }
