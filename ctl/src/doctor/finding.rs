@@ -65,9 +65,9 @@ pub(super) fn text(findings: &[Finding]) -> String {
             Level::Warning => "warning",
             Level::Problem => "PROBLEM",
         };
-        text.push_str(&format!("{word:<8}  {check:<width$}  {found}\n"));
+        text.push_str(&format!("{word:<8}  {check:<width$}  {}\n", printable(found)));
         if let Some(advice) = advice {
-            text.push_str(&format!("{:<8}  {:<width$}  -> {advice}\n", "", ""));
+            text.push_str(&format!("{:<8}  {:<width$}  -> {}\n", "", "", printable(advice)));
         }
     }
     let count = |level| findings.iter().filter(|finding| finding.level == level).count();
@@ -83,6 +83,11 @@ pub(super) fn text(findings: &[Finding]) -> String {
     });
     text.push_str(&format!("{}\n", sum.join(", ")));
     text
+}
+
+/// Names of files and what servers say may hold anything; a terminal would obey.
+fn printable(text: &str) -> String {
+    text.chars().map(|character| if character.is_control() { '\u{fffd}' } else { character }).collect()
 }
 
 /// For a program.
@@ -123,6 +128,14 @@ mod tests {
              \x20                      -> make it\n\
              1 problem, 0 warnings, 1 ok, 0 not seen\n"
         );
+    }
+
+    #[test]
+    fn a_terminal_is_told_nothing() {
+        let findings = [Finding::warning("a", "x\u{1b}[2J\u{9b}31m\ny", "rm \r\u{7}")];
+        let text = text(&findings);
+        assert!(text.starts_with("warning   a  x\u{fffd}[2J\u{fffd}31m\u{fffd}y\n"), "{text}");
+        assert!(text.chars().all(|character| character == '\n' || !character.is_control()), "{text}");
     }
 
     #[test]

@@ -70,6 +70,32 @@ fn what_it_calls_a_problem_fails() {
 }
 
 #[test]
+fn http2_without_tls_is_a_matter_of_what_the_client_speaks() {
+    let daemon = httpd::daemon("");
+    for (world, protocols, found, over_http2) in [
+        (World::Event, "h2 http/1.1", &[][..], None),
+        (World::Event, "h2c http/1.1", &["apache.http2"], Some("500")),
+        (World::Prefork, "h2c http/1.1", &["apache.http2"], Some("500")),
+    ] {
+        let directives = format!("Protocols {protocols}");
+        let setup = Setup::new(world, &daemon).file("chat.php", CHAT).modules(["http2"]);
+        let httpd = setup.directives(&directives).start();
+        let (code, mut findings) = doctor(&httpd, &daemon);
+        findings.retain(|finding| finding["check"] != "apache.files");
+        assert_eq!((code, checks(&findings).as_slice()), (0, found), "{protocols}: {findings:#?}");
+        assert!(httpd.get("/chat.php").is_complete(), "{protocols}");
+        let url = httpd.url("/chat.php");
+        let curl = Command::new("curl")
+            .args(["--silent", "--output", "/dev/null", "--max-time", "20", "--write-out", "%{http_code}"])
+            .args(["--http2-prior-knowledge", &url])
+            .output()
+            .expect("curl: run scripts/test-packages");
+        let answered = curl.status.success().then(|| String::from_utf8_lossy(&curl.stdout).into_owned());
+        assert_eq!(answered.as_deref(), over_http2, "{world:?}, {protocols}: {curl:?}");
+    }
+}
+
+#[test]
 fn tls_without_a_relay_is_refused_and_with_one_is_not() {
     let daemon = httpd::daemon("");
     for (directives, problems) in [("", &["apache.tls"][..]), ("SocketHandoffRelay On", &[])] {

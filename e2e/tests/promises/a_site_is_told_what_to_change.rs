@@ -205,9 +205,9 @@ fn what_is_wrong_with_apache_is_named() {
         (tls, "", "apache.tls", "problem", &["<VirtualHost *:443>", "SocketHandoffRelay On"]),
         (
             "LoadModule http2_module x.so",
-            "Protocols h2 http/1.1",
+            "Protocols h2c http/1.1",
             "apache.http2",
-            "problem",
+            "warning",
             &["Protocols http/1.1"],
         ),
         (

@@ -15,8 +15,8 @@ struct Host {
     settings: Settings,
     /// The client's end of the connection is encrypted.
     tls: bool,
-    /// HTTP/2 may be spoken there.
-    http2: bool,
+    /// HTTP/2 may be spoken there without TLS.
+    h2c: bool,
 }
 
 /// Everything that differs from host to host, and what all have in common.
@@ -33,7 +33,7 @@ pub(super) fn judge(configuration: &Configuration, build: Build, sockets: &[Path
         findings.push(prefix(&enabled, socket));
     }
     findings.push(tls(&enabled));
-    findings.push(http2(&enabled));
+    findings.push(h2c(&enabled));
     findings.extend(relay(configuration, &enabled));
     findings.extend(php_fpm(configuration, build, &enabled));
     findings
@@ -45,21 +45,20 @@ fn hosts(configuration: &Configuration) -> Vec<Host> {
         word.is_some_and(|word| !word.eq_ignore_ascii_case("off"))
     };
     let has_http2 = configuration.module("http2_module").is_some();
-    let is_http2 = |host| {
-        configuration.effective(host, "protocols").is_some_and(|directive| {
-            directive.words.iter().any(|word| ["h2", "h2c"].contains(&word.to_lowercase().as_str()))
-        })
+    // The word h2 means connections with TLS, and h2c the others.
+    let offers_h2c = |host| {
+        configuration
+            .effective(host, "protocols")
+            .is_some_and(|directive| directive.words.iter().any(|word| word.eq_ignore_ascii_case("h2c")))
     };
     let title = |host, title: &str| match configuration.of(host, "servername").last() {
         Some(directive) if host != MAIN => format!("{title} {}", directive.words.join(" ")),
         Some(_) | None => title.to_owned(),
     };
     let pairs = configuration.hosts.iter().zip(settings::of_hosts(configuration)).enumerate();
-    let host = pairs.map(|(index, (found, settings))| Host {
-        title: title(index, &found.title),
-        settings,
-        tls: is_on(index, "sslengine") || is_on(index, "gnutlsenable"),
-        http2: has_http2 && is_http2(index),
+    let host = pairs.map(|(index, (found, settings))| {
+        let tls = is_on(index, "sslengine") || is_on(index, "gnutlsenable");
+        Host { title: title(index, &found.title), settings, tls, h2c: has_http2 && !tls && offers_h2c(index) }
     });
     host.collect()
 }
@@ -158,22 +157,24 @@ fn tls(enabled: &[&Host]) -> Finding {
     Finding::problem(CHECK, found, advice)
 }
 
-fn http2(enabled: &[&Host]) -> Finding {
+/// Without TLS browsers speak HTTP/1.1, but a proxy may not. With it all is said by [`tls`].
+fn h2c(enabled: &[&Host]) -> Finding {
     const CHECK: &str = "apache.http2";
-    let with_http2 = || enabled.iter().filter(|host| host.http2);
-    let refused: Vec<&Host> = with_http2().filter(|host| !host.settings.relay).copied().collect();
+    let with_h2c = || enabled.iter().filter(|host| host.h2c);
+    let refused: Vec<&Host> = with_h2c().filter(|host| !host.settings.relay).copied().collect();
     if refused.is_empty() {
-        let found = match with_http2().count() {
-            0 => "no host that hands over speaks HTTP/2",
+        let found = match with_h2c().count() {
+            0 => "no host that hands over speaks HTTP/2 without TLS",
             _ => "hosts with HTTP/2 relay",
         };
         return Finding::ok(CHECK, found);
     }
     let found = format!(
-        "{}: HTTP/2 is offered, and its streams are no sockets: each handoff is a 500",
+        "{}: h2c is offered; a client or proxy that takes it shares one socket among its requests: \
+         each handoff to it is a 500",
         titles(&refused)
     );
-    Finding::problem(CHECK, found, "write Protocols http/1.1 there, or SocketHandoffRelay On")
+    Finding::warning(CHECK, found, "write Protocols http/1.1 there, or SocketHandoffRelay On")
 }
 
 /// A relay costs a worker of Apache's for each stream: many on event, all there are on prefork.
@@ -240,7 +241,7 @@ mod tests {
 
     #[test]
     fn each_fault_is_named_with_what_to_do() {
-        let http2 = "LoadModule http2_module x.so\nProtocols h2 http/1.1\n";
+        let http2 = "LoadModule http2_module x.so\nProtocols h2c http/1.1\n";
         let cases = [
             ("SocketHandoffEnabled Off\n", "apache.enabled", Level::Problem, "SocketHandoffEnabled On"),
             (
@@ -263,7 +264,7 @@ mod tests {
                 Level::Problem,
                 "proxy in front",
             ),
-            (http2, "apache.http2", Level::Problem, "Protocols http/1.1"),
+            (http2, "apache.http2", Level::Warning, "Protocols http/1.1"),
             (
                 "LoadModule mpm_prefork_module x.so\nSSLEngine on\nSocketHandoffRelay On\n",
                 "apache.relay",
@@ -294,8 +295,9 @@ mod tests {
             // What does not hand over may have what it likes.
             "<VirtualHost *:80>\n</VirtualHost>\n<VirtualHost *:443>\nSSLEngine on\nProtocols h2\n\
              SocketHandoffEnabled Off\n</VirtualHost>\n",
-            "Protocols h2 http/1.1\n", // without mod_http2 it is only a word
-            "LoadModule http2_module x.so\nProtocols h2\n<VirtualHost *:80>\nProtocols http/1.1\n</VirtualHost>\n",
+            "Protocols h2c http/1.1\n", // without mod_http2 it is only a word
+            "LoadModule http2_module x.so\nProtocols h2 http/1.1\n<VirtualHost *:80>\n</VirtualHost>\n",
+            "LoadModule http2_module x.so\nProtocols h2c\n<VirtualHost *:80>\nProtocols http/1.1\n</VirtualHost>\n",
             "LoadModule mpm_event_module x.so\nSSLEngine on\nSocketHandoffRelay On\n",
             "SSLEngine on\n<VirtualHost *:80>\nSSLEngine off\n</VirtualHost>\n",
             "ProxyPassMatch \\.php fcgi://127.0.0.1:9000/\n",
