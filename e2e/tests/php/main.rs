@@ -4,6 +4,7 @@
 
 mod by_itself;
 mod in_apache;
+mod the_page_of_the_readme;
 
 use std::path::PathBuf;
 
