@@ -34,7 +34,10 @@ def application(environ, start_response):
         return answer("404 Not Found", "there is only /chat")
     if user is None:
         return answer("401 Unauthorized", "log in first")
-    length = int(environ.get("CONTENT_LENGTH") or 0)
+    length = environ.get("CONTENT_LENGTH") or "0"
+    if "HTTP_TRANSFER_ENCODING" in environ or not length.isdecimal():
+        return answer("411 Length Required", "a body needs its length")
+    length = int(length)
     if length > BODY_BYTES_MAX:
         return answer("413 Content Too Large", "too long a question")
     # The whole body is read before the connection is given away.

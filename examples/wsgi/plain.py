@@ -23,7 +23,12 @@ class Site(BaseHTTPRequestHandler):
 
     def do_GET(self):
         url = urlsplit(self.path)
-        length = int(self.headers.get("Content-Length") or 0)
+        length = self.headers.get("Content-Length", "0")
+        if "Transfer-Encoding" in self.headers or not length.isdecimal():
+            # http.server does not read chunks: they would stay in the socket.
+            self.close_connection = True
+            return self.answer(411, "a body needs its length")
+        length = int(length)
         if length > BODY_BYTES_MAX:
             self.close_connection = True
             return self.answer(413, "too long a question")

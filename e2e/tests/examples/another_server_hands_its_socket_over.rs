@@ -70,6 +70,24 @@ fn and_only_for_those_who_may() {
 }
 
 #[test]
+fn and_no_body_without_its_length_is_left_in_the_socket() {
+    let daemon = Daemon::start("");
+    for server in SERVERS {
+        let site = start(server, &daemon);
+        for body in [
+            "Transfer-Encoding: chunked\r\n\r\n9\r\nprompt=hi\r\n0\r\n\r\n",
+            "Content-Length: -1\r\n\r\n",
+            "Content-Length: x\r\n\r\n",
+        ] {
+            let response = site.answer(&format!("POST /chat?prompt=hello HTTP/1.1\r\n{ADA}{body}"));
+            assert!([400, 411].contains(&response.status), "{server} {body}: {response:?}");
+        }
+        assert!(!site.log().contains("Traceback"), "{server}: {}", site.log());
+    }
+    assert!(daemon.metric("daemon_handoffs_total") < 0.5, "nobody was handed over");
+}
+
+#[test]
 fn and_head_gets_the_head_alone() {
     let daemon = Daemon::start("");
     for server in SERVERS {
