@@ -73,10 +73,16 @@ impl<'a> Request<'a> {
         unsafe { text((*self.record()).method) }.unwrap_or_default()
     }
 
-    /// Path and query, as the client has sent them.
+    /// Path and query, as the client has sent them: before any internal redirect.
     pub(crate) fn uri(&self) -> String {
-        // SAFETY: see the module.
-        unsafe { text((*self.record()).unparsed_uri) }.unwrap_or_default()
+        let mut record: *const ffi::request_rec = self.record();
+        // SAFETY: see the module; a request lives as long as those that it was redirected to.
+        unsafe {
+            while !(*record).prev.is_null() {
+                record = (*record).prev;
+            }
+            text((*record).unparsed_uri).unwrap_or_default()
+        }
     }
 
     pub(crate) fn protocol(&self) -> String {

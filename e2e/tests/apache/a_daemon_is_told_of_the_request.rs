@@ -67,6 +67,20 @@ fn with_the_headers_that_the_site_names_and_the_client_that_mod_remoteip_knows()
 }
 
 #[test]
+fn with_the_path_that_the_client_has_asked_for() {
+    for world in World::ALL {
+        let taker = Taker::listen(Door::SeqPacket, 10);
+        // As a front controller has it: an internal redirect.
+        let setup = Setup::to_socket(world, taker.path()).directives(
+            "<Directory ${DIRECTORY}/htdocs>\nRewriteEngine On\nRewriteRule !^page.php$ page.php [L]\n</Directory>",
+        );
+        let taken = take(setup, &taker, "/chat/7?q=1", "");
+        let envelope = taken.parts().0.expect("an envelope");
+        assert_eq!(envelope["uri"], "/chat/7?q=1", "{world:?}");
+    }
+}
+
+#[test]
 fn or_not_where_the_site_wants_none() {
     for world in World::ALL {
         for (door, directive) in [(Door::SeqPacket, "Off"), (Door::Stream, "Off"), (Door::Stream, "On")] {
