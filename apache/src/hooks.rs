@@ -243,8 +243,8 @@ unsafe extern "C" fn forward_headers(
 unsafe extern "C" fn register_hooks(_: *mut ffi::apr_pool_t) {
     // SAFETY: httpd is reading its modules; names and functions live as long as the module.
     unsafe {
-        // Before anything that changes the content: the body may be the payload.
-        ffi::ap_register_output_filter(HANDOFF.as_ptr(), handoff_filter, None, ffi::AP_FTYPE_RESOURCE);
+        // Before anything that changes the content, mod_substitute's kind too: the body may be the payload.
+        ffi::ap_register_output_filter(HANDOFF.as_ptr(), handoff_filter, None, ffi::AP_FTYPE_RESOURCE - 1);
         // Behind everything that sets headers, and before they are written.
         ffi::ap_register_output_filter(STRIP.as_ptr(), strip_filter, None, ffi::AP_FTYPE_PROTOCOL - 1);
         ffi::ap_hook_insert_filter(insert_filters, ptr::null(), ptr::null(), ffi::APR_HOOK_LAST);

@@ -20,6 +20,7 @@ mod apaches_processes_keep_nothing;
 mod apaches_workers_are_free_while_answers_stream;
 mod handoff_headers_never_reach_a_client;
 mod head_gets_the_head_alone;
+mod no_filter_changes_the_payload;
 mod only_sockets_beneath_the_prefix_are_handed_to;
 mod the_connection_is_the_daemons_alone;
 mod the_directives_do_what_they_say;
