@@ -38,6 +38,8 @@ pub(crate) enum State {
     Undecided,
     /// It will be handed over when it is complete.
     Collecting(Box<Handoff>),
+    /// It will be refused when it is complete: behind an error page httpd would send on what the page still says.
+    Refused(Refusal),
     /// It has been handed over, or refused: what still comes is for nobody.
     Done,
 }
@@ -69,45 +71,65 @@ pub(crate) fn pass_on(filter: Filter<'_>, brigade: Brigade<'_>) -> Status {
 pub(crate) fn hand_off(filter: Filter<'_>, state: &mut State, mut brigade: Brigade<'_>) -> Status {
     let Some(request) = filter.request() else { return pass_on(filter, brigade) };
     if let State::Undecided = state {
-        match decide(request) {
-            Ok(Some(handoff)) => *state = State::Collecting(Box::new(handoff)),
+        *state = match decide(request) {
+            Ok(Some(handoff)) => State::Collecting(Box::new(handoff)),
             Ok(None) => return pass_on(filter, brigade),
-            Err(refusal) => return refuse(filter, request, state, &brigade, &refusal),
-        }
+            Err(refusal) => State::Refused(refusal),
+        };
     }
-    let State::Collecting(handoff) = state else {
-        brigade.clear();
+    if !collect(state, &mut brigade) {
         return SUCCESS;
+    }
+    let result = match std::mem::replace(state, State::Done) {
+        State::Collecting(handoff) => finish(filter, request, *handoff),
+        State::Refused(refusal) => Err(refusal),
+        State::Undecided | State::Done => Ok(SUCCESS),
     };
-    match collect(handoff, &mut brigade) {
-        Ok(false) => return SUCCESS,
-        Ok(true) => {}
-        Err(refusal) => return refuse(filter, request, state, &brigade, &refusal),
-    }
-    brigade.clear();
-    let State::Collecting(handoff) = std::mem::replace(state, State::Done) else { return SUCCESS };
-    match finish(filter, request, *handoff) {
-        Ok(status) => status,
-        Err(refusal) => refuse(filter, request, state, &brigade, &refusal),
-    }
+    result.unwrap_or_else(|refusal| refuse(filter, request, &refusal))
 }
 
 /// The filter behind all others: our headers are for nobody else's eyes, and a payload is neither.
-pub(crate) fn strip(filter: Filter<'_>, brigade: Brigade<'_>) -> Status {
+pub(crate) fn strip(filter: Filter<'_>, state: &mut State, mut brigade: Brigade<'_>) -> Status {
     let Some(request) = filter.request() else { return pass_on(filter, brigade) };
-    let would_show_payload = request.is_main() && request.status() == OK && wants_body(request);
-    strip_headers(request);
-    if would_show_payload {
-        let refusal = Refusal::failed(
-            "a response with X-Handoff-Body came without X-Socket-Handoff, or where SocketHandoffEnabled is Off",
-        );
-        return refuse(filter, request, &mut State::Done, &brigade, &refusal);
+    if let State::Undecided = state {
+        let shows_payload = request.status() == OK && wants_body(request);
+        strip_headers(request);
+        if !shows_payload {
+            note_again(request);
+            return pass_on(filter, brigade);
+        }
+        *state = State::Refused(Refusal::failed(if request.is_main() {
+            "a response with X-Handoff-Body came without X-Socket-Handoff, or where SocketHandoffEnabled is Off"
+        } else {
+            "a page with X-Handoff-Body was to be a part of another one"
+        }));
+    }
+    if !request.is_main() {
+        // The page around it is what it is; this part of it stays empty.
+        if let State::Refused(refusal) = std::mem::replace(state, State::Done) {
+            note(request, refusal.outcome, Level::Error, &refusal.why);
+        }
+    }
+    match collect(state, &mut brigade) {
+        true => match std::mem::replace(state, State::Done) {
+            State::Refused(refusal) => refuse(filter, request, &refusal),
+            State::Undecided | State::Collecting(_) | State::Done => SUCCESS,
+        },
+        false => SUCCESS,
+    }
+}
+
+/// An error page of a request that was refused: what the access log shall have is asked of its notes, not the request's.
+fn note_again(request: Request<'_>) {
+    for name in [OUTCOME_NOTE, ID_NOTE] {
+        if let Some(value) = request.noted(name) {
+            request.note(name, &value);
+        }
     }
     // Here, and not where it was refused: httpd clears all headers before it makes an error page.
     if request.noted(OUTCOME_NOTE).as_deref() == Some(refusal::UNAVAILABLE_OUTCOME) {
         request.set_error_header(c"Retry-After", c"2");
     }
-    pass_on(filter, brigade)
 }
 
 /// Whether this response is a handoff, and may be one.
@@ -170,21 +192,30 @@ fn request_id(request: Request<'_>) -> String {
         .unwrap_or_else(httpd::random_id)
 }
 
-/// Takes what has come. True: that was all.
-fn collect(handoff: &mut Handoff, brigade: &mut Brigade<'_>) -> Result<bool, Refusal> {
-    let mut result = Ok(false);
+/// Takes what has come, all of it. True: that was the end.
+fn collect(state: &mut State, brigade: &mut Brigade<'_>) -> bool {
+    let mut is_end = false;
     brigade.take(|piece| {
-        result = match piece {
-            Piece::Bytes(bytes) if handoff.body_is_payload => {
-                handoff.payload.add(bytes).map(|()| false).map_err(Refusal::from)
+        match piece {
+            Piece::Bytes(bytes) => {
+                if let State::Collecting(handoff) = state
+                    && handoff.body_is_payload
+                    && let Err(refused) = handoff.payload.add(bytes)
+                {
+                    *state = State::Refused(refused.into());
+                }
             }
-            Piece::Bytes(_) | Piece::Other => Ok(false),
-            Piece::End => Ok(true),
-            Piece::Error => Err(Refusal::failed("PHP's response broke off before its end")),
-        };
-        matches!(result, Ok(false))
+            Piece::Other => {}
+            Piece::End => is_end = true,
+            Piece::Error => {
+                *state = State::Refused(Refusal::failed("the response broke off before its end"));
+                is_end = true;
+            }
+        }
+        !is_end
     });
-    result
+    brigade.clear();
+    is_end
 }
 
 /// The response is complete: hands over. Returns what the filter returns.
@@ -309,15 +340,7 @@ fn envelope(request: Request<'_>, request_id: &str, relay: bool) -> Envelope {
 }
 
 /// Answers with an error page in PHP's place.
-pub(crate) fn refuse(
-    filter: Filter<'_>,
-    request: Request<'_>,
-    state: &mut State,
-    brigade: &Brigade<'_>,
-    refusal: &Refusal,
-) -> Status {
-    *state = State::Done;
-    brigade.clear();
+fn refuse(filter: Filter<'_>, request: Request<'_>, refusal: &Refusal) -> Status {
     request.clear_response_headers();
     note(request, refusal.outcome, Level::Error, &refusal.why);
     let error = filter.brigade();

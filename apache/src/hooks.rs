@@ -253,18 +253,25 @@ unsafe extern "C" fn register_hooks(_: *mut ffi::apr_pool_t) {
 }
 
 unsafe extern "C" fn insert_filters(request: *mut ffi::request_rec) {
-    // SAFETY: httpd's own request; the state is dropped with the request's pool.
+    // SAFETY: httpd's own request.
     unsafe {
-        let state = keep((*request).pool, State::Undecided);
-        ffi::ap_add_output_filter(HANDOFF.as_ptr(), state.cast(), request, (*request).connection);
-        insert_strip(request);
+        insert(HANDOFF, request);
+        insert(STRIP, request);
     }
 }
 
 unsafe extern "C" fn insert_strip(request: *mut ffi::request_rec) {
     // SAFETY: httpd's own request.
+    unsafe { insert(STRIP, request) }
+}
+
+/// # Safety
+/// httpd's own request.
+unsafe fn insert(filter: &CStr, request: *mut ffi::request_rec) {
+    // SAFETY: as the caller says; the state is dropped with the request's pool.
     unsafe {
-        ffi::ap_add_output_filter(STRIP.as_ptr(), ptr::null_mut(), request, (*request).connection);
+        let state = keep((*request).pool, State::Undecided);
+        ffi::ap_add_output_filter(filter.as_ptr(), state.cast(), request, (*request).connection);
     }
 }
 
@@ -272,15 +279,8 @@ unsafe extern "C" fn handoff_filter(
     raw: *mut ffi::ap_filter_t,
     brigade: *mut ffi::apr_bucket_brigade,
 ) -> Status {
-    // SAFETY: httpd's own filter and brigade; the state is what `insert_filters` has put there, or nobody's.
-    unsafe {
-        let state = (*raw).ctx.cast::<State>();
-        guarded(raw, brigade, |filter, brigade| match state.as_mut() {
-            Some(state) => filter::hand_off(filter, state, brigade),
-            // Somebody has added the filter by its name (SetOutputFilter).
-            None => filter::pass_on(filter, brigade),
-        })
-    }
+    // SAFETY: httpd's own filter and brigade.
+    unsafe { guarded(raw, brigade, filter::hand_off) }
 }
 
 unsafe extern "C" fn strip_filter(
@@ -294,22 +294,29 @@ unsafe extern "C" fn strip_filter(
 /// Runs a filter. A panic is a 500 for this request, and nothing for its neighbours.
 ///
 /// # Safety
-/// httpd's own filter and brigade.
+/// httpd's own filter and brigade; the filter's context is what [`insert`] has put there, or null.
 unsafe fn guarded(
     raw: *mut ffi::ap_filter_t,
     brigade: *mut ffi::apr_bucket_brigade,
-    run: impl FnOnce(Filter<'_>, Brigade<'_>) -> Status,
+    run: impl FnOnce(Filter<'_>, &mut State, Brigade<'_>) -> Status,
 ) -> Status {
     // SAFETY: as the caller says.
     let Some(filter) = (unsafe { Filter::new(raw) }) else { return SUCCESS };
-    // SAFETY: as the caller says.
-    let taken = unsafe { Brigade::from_raw(brigade) };
-    if let Ok(status) = catch_unwind(AssertUnwindSafe(|| run(filter, taken))) {
+    // SAFETY: as the caller says; nobody else has the state of a filter that runs.
+    let (taken, state) = unsafe { (Brigade::from_raw(brigade), (*raw).ctx.cast::<State>().as_mut()) };
+    let run = || match state {
+        Some(state) => run(filter, state, taken),
+        // Somebody has added the filter by its name (SetOutputFilter).
+        None => filter::pass_on(filter, taken),
+    };
+    if let Ok(status) = catch_unwind(AssertUnwindSafe(run)) {
         return status;
     }
     let answer = || {
         if let Some(request) = filter.request() {
             request.log(Level::Error, "mod_socket_handoff: a bug in this module has ended this request");
+            // What the page still says is behind its error page: for nobody.
+            request.connection().close();
         }
         // SAFETY: as the caller says; what is left in the brigade is not sent.
         unsafe { Brigade::from_raw(brigade) }.clear();

@@ -300,11 +300,15 @@ impl<'a> Connection<'a> {
 
     /// httpd writes nothing more, and does not wait for another request.
     pub(crate) fn abort(&self) {
+        self.close();
         // SAFETY: see the module.
-        unsafe {
-            (*self.0).aborted = 1;
-            (*self.0).keepalive = ffi::AP_CONN_CLOSE;
-        }
+        unsafe { (*self.0).aborted = 1 };
+    }
+
+    /// httpd does not wait for another request.
+    pub(crate) fn close(&self) {
+        // SAFETY: see the module.
+        unsafe { (*self.0).keepalive = ffi::AP_CONN_CLOSE };
     }
 
     /// The client's socket.

@@ -25,6 +25,10 @@ fn whoever_makes_its_page() {
             );
             assert_eq!(response.body.contains("sorry"), !document.is_empty(), "{response:?}");
             assert!(!format!("{response:?}").contains("secret"), "{response:?}");
+            // The access log knows why, whoever has made the page.
+            let line = httpd.accessed("/page.php");
+            let notes: Vec<&str> = line.split(' ').skip(2).take(2).collect();
+            assert_eq!((notes[0], notes[1].len()), ("unavailable", 16), "{world:?} {document}: {line}");
             // The next request on the same Apache has nothing of it.
             assert_eq!(httpd.get("/sorry.php").header("Retry-After"), None);
         }

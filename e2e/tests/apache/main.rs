@@ -13,6 +13,7 @@ mod a_handoff_of_php_is_a_whole_answer;
 mod a_page_that_dies_is_no_answer;
 mod a_page_without_a_handoff_is_untouched;
 mod a_question_stays_out_of_apaches_memory;
+mod a_refused_page_says_nothing_more;
 mod a_site_of_the_c_module_works_with_ours;
 mod an_outcome_is_one_line_in_each_log;
 mod apache_may_restart_and_stop;
