@@ -11,7 +11,7 @@ DESTDIR ?=
 # Whom the handoff socket admits: Apache's group.
 APACHE_GROUP ?= www-data
 
-.PHONY: help run demo test test-packages build module lint unit e2e browser systemd chaos vm fuzz doc man install install-apache uninstall deb clean
+.PHONY: help run demo test test-packages build module lint unit e2e browser systemd chaos vm fuzz doc man install install-apache uninstall uninstall-apache deb clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -64,7 +64,7 @@ fuzz: ## fuzz targets, FUZZ_SECONDS each (needs a nightly toolchain and cargo-fu
 man: build ## man pages and completions into target/man
 	target/debug/handoffctl man target/man
 
-install: ## binaries, units, man pages, completions, sample configuration (DESTDIR, PREFIX, APACHE_GROUP, PROFILE)
+install: ## binaries, units, PHP's class, man pages, completions, sample configuration (DESTDIR, PREFIX, APACHE_GROUP, PROFILE)
 	@scripts/install '$(DESTDIR)' '$(PREFIX)' '$(PROFILE)' '$(APACHE_GROUP)'
 
 install-apache: module ## Apache's module and its commented configuration (DESTDIR, APACHE_MODULES, APACHE_CONFIG)
@@ -73,7 +73,10 @@ install-apache: module ## Apache's module and its commented configuration (DESTD
 uninstall: ## remove what install has installed, but not /etc/handoffd
 	@scripts/uninstall '$(DESTDIR)' '$(PREFIX)'
 
-deb: ## a Debian package into target/debian (PROFILE)
+uninstall-apache: ## switch the module off and remove it, but not its configuration where it was changed (DESTDIR, …)
+	@scripts/install-apache '$(DESTDIR)' --remove
+
+deb: module ## Debian packages of handoffd and of Apache's module, into target/debian (PROFILE)
 	@scripts/deb '$(PROFILE)'
 
 clean: ## remove what was built

@@ -1,4 +1,5 @@
-//! `make install` puts everything where it belongs, in DESTDIR; `make uninstall` takes it away again.
+//! `make install` puts everything where it belongs, in DESTDIR; `make uninstall` takes it away again. The same for
+//! Apache's module.
 
 #![forbid(unsafe_code)]
 
@@ -63,6 +64,7 @@ fn everything_comes_and_goes_and_the_configuration_stays() {
         ("opt/h/share/man/man1/handoffctl.1", 0o644),
         ("opt/h/share/bash-completion/completions/handoffctl", 0o644),
         ("opt/h/share/doc/handoffd/OPERATIONS.md", 0o644),
+        ("opt/h/share/php/handoffd/handoff.php", 0o644),
         ("etc/handoffd/daemon.toml", 0o644),
     ] {
         assert!(installed.contains(&(path.to_owned(), mode)), "{path} {mode:o} is not in {installed:#?}");
@@ -83,4 +85,31 @@ fn everything_comes_and_goes_and_the_configuration_stays() {
 
     make("uninstall", root, &["PREFIX=/opt/h"]);
     assert_eq!(files(root), [("etc/handoffd/daemon.toml".to_owned(), 0o644)]);
+}
+
+#[test]
+fn the_module_comes_and_goes_and_a_changed_configuration_stays() {
+    const MODULE: &str = "srv/modules/mod_socket_handoff.so";
+    const LOAD: &str = "etc/a/socket_handoff.load";
+    const CONF: &str = "etc/a/socket_handoff.conf";
+    let directory = tempfile::tempdir().expect("a directory");
+    let root = directory.path();
+    let places = ["APACHE_MODULES=/srv/modules", "APACHE_CONFIG=/etc/a"];
+    let names = || files(root).into_iter().map(|(path, _)| path).collect::<Vec<_>>();
+    make("install-apache", root, &places);
+    let installed = [(CONF.to_owned(), 0o644), (LOAD.to_owned(), 0o644), (MODULE.to_owned(), 0o644)];
+    assert_eq!(files(root), installed);
+    let text = |path: &str| fs::read_to_string(root.join(path)).expect("a file");
+    assert_eq!(text(LOAD), "LoadModule socket_handoff_module /srv/modules/mod_socket_handoff.so\n");
+    make("uninstall-apache", root, &places);
+    assert_eq!(names(), [""; 0]);
+
+    make("install-apache", root, &places);
+    fs::write(root.join(CONF), "# mine\n").expect("a file");
+    make("install-apache", root, &places);
+    assert_eq!(text(CONF), "# mine\n", "an administrator's configuration is never replaced");
+    assert_eq!(names(), [CONF, "etc/a/socket_handoff.conf.new", LOAD, MODULE]);
+    make("uninstall-apache", root, &places);
+    assert_eq!(names(), [CONF]);
+    assert_eq!(text(CONF), "# mine\n");
 }
