@@ -48,7 +48,7 @@ e2e: build module ## the real binaries, real sockets, a real Apache
 browser: build module ## what people see, in a real, headless Chromium; pictures in target/screenshots
 	$(CARGO) test --locked -p handoff-e2e --test browser
 
-systemd: build ## the units and the Debian package on a real systemd (needs root)
+systemd: build module ## the units and the Debian package on a real systemd (needs root)
 	$(CARGO) test --locked -p handoff-e2e --test systemd --test install
 
 chaos: ## workers killed and stopped every 20 ms under load, for CHAOS_SECONDS; HANDOFF_SEED=… has the same again

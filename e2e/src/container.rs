@@ -6,11 +6,14 @@
 
 use std::fs::{self, File};
 use std::io::Write;
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
 use std::time::Duration;
 
+use nix::sched::{CloneFlags, setns};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -245,6 +248,22 @@ impl Container {
         self.done(&["systemctl", "daemon-reload"]);
     }
 
+    /// Connects to a port of the machine's own loopback.
+    ///
+    /// # Panics
+    /// When nobody listens there.
+    #[must_use]
+    #[track_caller]
+    pub fn connect(&self, port: u16) -> Client {
+        let network = File::open(format!("/proc/{}/ns/net", self.pid)).expect("its network");
+        // The network belongs to a thread (setns(2)), and stays the socket's.
+        let connect = || {
+            setns(&network, CloneFlags::CLONE_NEWNET).expect("its network");
+            TcpStream::connect((Ipv4Addr::LOCALHOST, port)).expect("somebody listens")
+        };
+        Client::tcp(thread::scope(|scope| scope.spawn(connect).join().expect("a connection")))
+    }
+
     /// Plays Apache, from outside: the socket is the machine's own.
     ///
     /// # Panics
@@ -286,13 +305,17 @@ impl Drop for Container {
     }
 }
 
-/// A Debian package of this workspace's binaries.
+/// A Debian package of what this workspace builds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Package {
     /// The one that tests are about.
     Current,
     /// One that is newer by its version number.
     Newer,
+    /// Apache's module.
+    Module,
+    /// Apache's module, newer by its version number.
+    NewerModule,
 }
 
 impl Package {
@@ -302,15 +325,17 @@ impl Package {
         match self {
             Self::Current => "/root/handoffd-1.deb",
             Self::Newer => "/root/handoffd-2.deb",
+            Self::Module => "/root/module-1.deb",
+            Self::NewerModule => "/root/module-2.deb",
         }
     }
 
     /// Built once a run of the tests, from the binaries that are there.
-    fn file(self) -> &'static Path {
-        static BUILT: [OnceLock<(TempDir, PathBuf)>; 2] = [OnceLock::new(), OnceLock::new()];
+    fn file(self) -> PathBuf {
+        static BUILT: [OnceLock<TempDir>; 2] = [const { OnceLock::new() }; 2];
         let (built, version) = match self {
-            Self::Current => (&BUILT[0], "0.1.0-1"),
-            Self::Newer => (&BUILT[1], "0.1.0-2"),
+            Self::Current | Self::Module => (&BUILT[0], "0.1.0-1"),
+            Self::Newer | Self::NewerModule => (&BUILT[1], "0.1.0-2"),
         };
         let build = || {
             let directory = tempfile::tempdir().expect("a directory");
@@ -322,11 +347,17 @@ impl Package {
                 .output()
                 .expect("scripts/deb");
             assert!(output.status.success(), "scripts/deb failed: {}", text(&output));
-            let file =
-                fs::read_dir(directory.path()).expect("a directory").flatten().next().expect("a package");
-            (directory, file.path())
+            directory
         };
-        &built.get_or_init(build).1
+        let name = match self {
+            Self::Current | Self::Newer => "handoffd_",
+            Self::Module | Self::NewerModule => "libapache2-mod-socket-handoff_",
+        };
+        let directory = built.get_or_init(build).path();
+        let mut files = fs::read_dir(directory).expect("a directory").flatten().map(|entry| entry.path());
+        let is_it =
+            |file: &PathBuf| file.file_name().is_some_and(|file| path_text(file.as_ref()).starts_with(name));
+        files.find(is_it).expect("a package")
     }
 }
 

@@ -3,6 +3,7 @@
 
 #![forbid(unsafe_code)]
 
+mod a_site_on_debian_is_installed_and_never_notices;
 mod the_fd_store_is_never_in_the_way;
 mod the_package_comes_goes_and_is_upgraded;
 mod the_service_is_stopped_by_draining;
