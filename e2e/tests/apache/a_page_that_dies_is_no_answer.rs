@@ -5,7 +5,7 @@ use handoff_e2e::httpd::{self, World};
 /// Everything is out of PHP before it dies.
 const DIES: &str = r#"<?php
 header('X-Socket-Handoff: ' . $_SERVER['SOCKET']);
-header('X-Handoff-Body: 1');
+header(isset($_GET['header']) ? 'X-Handoff-Data: {"prompt":"half of it"}' : 'X-Handoff-Body: 1');
 echo '{"prompt":"half of ';
 if ($_GET['flushed'] === '1') { while (ob_get_level() > 0) ob_end_flush(); flush(); }
 if ($_GET['how'] === 'fatal') nobody(); else posix_kill(getmypid(), 9);
@@ -31,10 +31,10 @@ fn with_its_process() {
     let mut setup = httpd::Setup::new(World::Event, &daemon).file("dies.php", DIES);
     setup.php_ini = "extension = posix\n".to_owned();
     let httpd = setup.start();
-    for flushed in [0, 1] {
-        let response = httpd.get(&format!("/dies.php?how=kill&flushed={flushed}"));
-        assert!(matches!(response.status, 500..=503), "{response:?}");
-        assert!(!response.body.contains("half of") && response.heads() == 1, "{response:?}");
+    for how in ["flushed=0", "flushed=1", "flushed=0&header", "flushed=1&header"] {
+        let response = httpd.get(&format!("/dies.php?how=kill&{how}"));
+        assert!(matches!(response.status, 500..=503), "{how}: {response:?}");
+        assert!(!response.body.contains("half of") && response.heads() == 1, "{how}: {response:?}");
     }
     assert_eq!(daemon.metric("daemon_handoffs_total"), 0.0);
 }

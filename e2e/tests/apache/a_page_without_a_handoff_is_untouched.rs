@@ -1,7 +1,10 @@
 //! Pages that hand nothing over are served as if the module was not there.
 
-use handoff_e2e::httpd::{self, Setup, World, read_one};
 use std::io::Write;
+
+use handoff_e2e::httpd::{self, Setup, World, read_one};
+
+use crate::pages;
 
 const PAGE: &str = "<?php header('X-Own: kept'); http_response_code((int)($_GET['status'] ?? 200));
 echo 'method ', $_SERVER['REQUEST_METHOD'], ', body ', strlen(file_get_contents('php://input'));";
@@ -57,4 +60,25 @@ fn whatever_its_status_size_and_method() {
             assert!(httpd.accessed("HEAD /page.php").starts_with("200 "), "{:?}", httpd.access_log());
         }
     }
+}
+
+/// The connection is not that of the part alone.
+#[test]
+fn nor_is_one_of_which_a_part_would_hand_over() {
+    let daemon = httpd::daemon("");
+    for world in World::ALL {
+        let httpd = pages::setup(world, &daemon)
+            .modules(["include"])
+            .directives("<Directory ${DIRECTORY}/htdocs>\nOptions +Includes\n</Directory>\nAddOutputFilter INCLUDES .shtml")
+            .file("page.shtml", "before <!--#include virtual=\"/handoff.php?prompt=secret\" -->after")
+            .start();
+        let response = httpd.get("/page.shtml");
+        assert_eq!(
+            (response.status, response.body.as_str()),
+            (200, "before after"),
+            "{world:?}: {response:?}"
+        );
+        assert!(!response.head.contains("secret"), "{world:?}: {response:?}");
+    }
+    assert_eq!(daemon.metric("daemon_handoffs_total"), 0.0);
 }

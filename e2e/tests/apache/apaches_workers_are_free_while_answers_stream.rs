@@ -9,7 +9,7 @@ use crate::pages;
 
 const STREAMS: usize = 100;
 const ASKED: usize = 51;
-/// For the median of the answers to plain requests; or three times what they take alone, on a machine that is busy.
+/// For a median; or three times what a plain request takes alone, on a machine that is busy.
 const PLAIN_MAX: Duration = Duration::from_millis(5);
 
 #[test]
@@ -40,6 +40,42 @@ fn a_hundred_streams_on_eight_workers_leave_room_for_pages() {
             assert!(response.is_complete() && response.data().len() == 32, "{world:?}: {response:?}");
         }
     }
+}
+
+/// As Apache measures it itself: from the request's first byte to when it has finished with it.
+#[test]
+fn a_handoff_holds_a_worker_hardly_longer_than_a_page() {
+    let daemon = httpd::daemon("");
+    for world in World::ALL {
+        let httpd = pages::setup(world, &daemon)
+            .directives("LogFormat \"%D %U\" times\nCustomLog times.log times")
+            .start();
+        for _ in 0..ASKED {
+            assert_eq!(httpd.get("/plain.php").body, "plain");
+            assert!(httpd.get("/handoff.php?length=1").is_complete(), "{world:?}");
+        }
+        let [plain, handoff] = ["/plain.php", "/handoff.php"].map(|page| {
+            let took = eventually("Apache has logged all requests", || {
+                let took = times(&httpd, page);
+                (took.len() == ASKED).then_some(took)
+            });
+            took[ASKED / 2]
+        });
+        println!("{world:?}: a page held a worker for {plain:?}, a handoff for {handoff:?} (medians)");
+        assert!(handoff < PLAIN_MAX.max(3 * plain), "{world:?}: {handoff:?}, a page {plain:?}");
+    }
+}
+
+/// What Apache has logged of this page, sorted.
+fn times(httpd: &Httpd, page: &str) -> Vec<Duration> {
+    let log = std::fs::read_to_string(httpd.directory().join("times.log")).expect("a log");
+    let of = |line: &str| {
+        let (microseconds, of) = line.split_once(' ')?;
+        (of == page).then(|| Duration::from_micros(microseconds.parse().expect("microseconds")))
+    };
+    let mut took: Vec<Duration> = log.lines().filter_map(of).collect();
+    took.sort_unstable();
+    took
 }
 
 /// How long plain requests take, one after the other: median and longest.
