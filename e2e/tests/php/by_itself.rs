@@ -124,7 +124,7 @@ fn the_upstream_is_asked_what_the_page_has_asked() {
 
 #[test]
 fn the_clients_head_is_what_the_page_has_set() {
-    let daemon = Daemon::start("[backend.mock]\nallow_request_options = true");
+    let daemon = Daemon::start("[backend.mock]\ntoken_delay_ms = 0\nallow_request_options = true");
     let site = Site::start();
     let response = site.hand_over(&daemon, "GET", "/headers", "", "").response();
     assert!(response.status == 200 && response.is_complete(), "{response:?}");

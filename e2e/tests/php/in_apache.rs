@@ -10,6 +10,9 @@ use serde_json::json;
 
 use crate::tests;
 
+/// Where the time between two words is no matter.
+const AT_ONCE: &str = "[backend.mock]\ntoken_delay_ms = 0\n";
+
 /// The pages of PHP's own tests, which take the daemon's socket from the environment, as a site's would.
 fn setup(world: World, daemon: &Daemon) -> Setup {
     let read = |name: &str| fs::read_to_string(tests().join(name)).expect("a file of php/");
@@ -40,7 +43,7 @@ fn php_has_logged(httpd: &Httpd, text: &str) -> bool {
 
 #[test]
 fn the_client_has_the_whole_answer_whatever_the_page_prints() {
-    let daemon = httpd::daemon("");
+    let daemon = httpd::daemon(AT_ONCE);
     for world in World::ALL {
         let httpd = setup(world, &daemon).start();
         for page in ["plain", "large", "last-byte", "noisy", "noisy?small", "returns"] {
@@ -77,7 +80,7 @@ fn a_question_of_any_length_is_asked_as_it_is() {
 
 #[test]
 fn cookies_of_page_and_session_reach_the_client() {
-    let daemon = httpd::daemon("");
+    let daemon = httpd::daemon(AT_ONCE);
     for world in World::ALL {
         let httpd = setup(world, &daemon).start();
         let response = get(&httpd, "headers");
