@@ -4,8 +4,9 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::os::fd::OwnedFd;
 
-use handoff_e2e::Door;
-use handoff_e2e::httpd::{Setup, Taken, Taker, World};
+use handoff_e2e::httpd::{self, Setup, Taken, Taker, World};
+use handoff_e2e::upstream::{Dialect, Protocol};
+use handoff_e2e::{Door, Upstream};
 use serde_json::json;
 
 const PAGE: &str = r#"<?php
@@ -95,6 +96,32 @@ fn or_not_where_the_site_wants_none() {
                 assert_eq!(envelope["headers"], json!([]), "{world:?}");
             }
         }
+    }
+}
+
+#[test]
+fn and_tells_its_log_and_the_upstream() {
+    const PARENT: &str = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+    for world in World::ALL {
+        let llm = Upstream::start(Protocol::H1);
+        let backend = llm.backend_toml("llm", Dialect::OpenAi);
+        let daemon =
+            httpd::daemon(&format!("[backend]\nprovider = \"llm\"\n{backend}x_forwarded_for = true\n"));
+        let httpd = Setup::new(world, &daemon)
+            .modules(["remoteip"])
+            .directives("RemoteIPHeader X-Forwarded-For\nRemoteIPInternalProxy 127.0.0.0/8")
+            .file("page.php", PAGE)
+            .start();
+        let mut client = httpd.connect();
+        let lines = format!("X-Forwarded-For: 203.0.113.9\r\nTraceparent: {PARENT}\r\n");
+        client.write_all(httpd.request("GET", "/page.php?id=r1", &lines).as_bytes()).expect("a request");
+        assert!(client.response().is_complete(), "{world:?}");
+        let asked = llm.wait_for_request(0).request;
+        let told = ["x-forwarded-for", "traceparent"].map(|name| asked.header(name));
+        assert_eq!(told, [Some("203.0.113.9"), Some(PARENT)], "{world:?}");
+        let session = daemon.session("r1");
+        let logged = ["client", "method", "path", "proto"].map(|key| session[key].as_str());
+        assert_eq!(logged, ["203.0.113.9", "GET", "/page.php", "HTTP/1.1"].map(Some), "{world:?}: {session}");
     }
 }
 
