@@ -48,7 +48,7 @@ function reply(int $status, array $document): void
     exit;
 }
 
-/** The JSON object that the page has sent. Another site's form cannot send this type without being asked for it. */
+/** The JSON object that the page has sent. Of another site's page a browser would ask us first whether it may. */
 function read_document(): array
 {
     if (strpos($_SERVER['CONTENT_TYPE'] ?? '', 'application/json') !== 0) {

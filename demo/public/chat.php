@@ -15,9 +15,11 @@ $user = require_user();
 if ($_SERVER['REQUEST_METHOD'] === 'POST') {
     $question = read_question();
 } else {
-    $ticket = (string) ($_GET['ticket'] ?? '');
-    $question = $_SESSION['tickets'][$ticket] ?? null;
-    unset($_SESSION['tickets'][$ticket]);
+    $ticket = $_GET['ticket'] ?? '';
+    $question = is_string($ticket) ? $_SESSION['tickets'][$ticket] ?? null : null;
+    if ($question !== null) {
+        unset($_SESSION['tickets'][$ticket]);
+    }
     if ($question === null) {
         http_response_code(204); // the one status that tells EventSource to stay away
         exit;

@@ -13,8 +13,8 @@ if ($user === null) {
     exit('{"error":{"message":"log in first"}}');
 }
 
-$prompt = trim((string) ($_REQUEST['prompt'] ?? ''));
-if ($prompt === '') {
+$prompt = $_REQUEST['prompt'] ?? '';
+if (!is_string($prompt) || trim($prompt) === '') {
     http_response_code(400);
     header('Content-Type: application/json');
     exit('{"error":{"message":"prompt is missing"}}');
