@@ -82,3 +82,22 @@ fn nor_is_one_of_which_a_part_would_hand_over() {
     }
     assert_eq!(daemon.metric("daemon_handoffs_total"), 0.0);
 }
+
+#[test]
+fn whatever_a_client_says_in_its_request() {
+    let daemon = httpd::daemon("");
+    let lines = format!(
+        "X-Socket-Handoff: {}\r\nX-Handoff-Data: {{\"prompt\":\"hi\"}}\r\nX-Handoff-Body: 1\r\n",
+        daemon.socket().display()
+    );
+    for world in World::ALL {
+        let httpd = Setup::new(world, &daemon).file("page.php", PAGE).file("file.txt", "a file").start();
+        for (path, body) in [("/page.php", "method GET, body 0"), ("/file.txt", "a file")] {
+            let mut client = httpd.connect();
+            client.write_all(httpd.request("GET", path, &lines).as_bytes()).expect("a request");
+            let response = httpd::unchunked(client.response());
+            assert_eq!((response.status, response.body.as_str()), (200, body), "{world:?}: {response:?}");
+        }
+    }
+    assert!(daemon.metric("daemon_handoffs_total") < 0.5, "nobody was handed over");
+}
