@@ -115,7 +115,8 @@ fn findings(args: &Args) -> Result<Vec<Finding>, Failure> {
         findings.push(agreement::allowed(config, account));
     }
     findings.push(limits::somaxconn(limits::sysctl("net.core.somaxconn")));
-    let buffer = config.map(|config| config.server.handoff_buffer_bytes);
+    let sends_long_messages = httpd::sends_long_messages(apache.configuration.as_ref(), apache.build);
+    let buffer = config.map(|config| config.server.handoff_buffer_bytes).filter(|_| sends_long_messages);
     findings.extend(limits::selinux());
     findings.extend(limits::wmem(limits::sysctl("net.core.wmem_default"), buffer));
     Ok(findings)

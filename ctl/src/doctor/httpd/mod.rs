@@ -75,6 +75,14 @@ pub(super) fn judge(
     (build, findings)
 }
 
+/// Whether long payloads come as messages. Our module has them travel in a memfd, behind an envelope.
+pub(super) fn sends_long_messages(configuration: Option<&Configuration>, build: Build) -> bool {
+    let without_envelope = |configuration| {
+        settings::of_hosts(configuration).iter().any(|settings| settings.enabled && !settings.envelope)
+    };
+    build != Build::Ours || configuration.is_none_or(without_envelope)
+}
+
 /// Whether the module is loaded, and which.
 fn module(configuration: &Configuration, findings: &mut Vec<Finding>) -> Build {
     const CHECK: &str = "apache.module";
@@ -116,6 +124,22 @@ mod tests {
     use super::*;
     use crate::doctor::finding::Level;
     use std::fs;
+
+    #[test]
+    fn long_messages_come_from_whoever_has_no_envelope() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("httpd.conf");
+        for (text, build, expected) in [
+            ("", Build::Ours, false),
+            ("", Build::Theirs, true),
+            ("SocketHandoffEnvelope Off\n", Build::Ours, true),
+            ("SocketHandoffEnvelope Off\nSocketHandoffEnabled Off\n", Build::Ours, false),
+        ] {
+            fs::write(&file, text).unwrap();
+            let configuration = Configuration::read(&file).unwrap();
+            assert_eq!(sends_long_messages(Some(&configuration), build), expected, "{text}{build:?}");
+        }
+    }
 
     #[test]
     fn the_module_is_told_by_its_file() {

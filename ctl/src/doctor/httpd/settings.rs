@@ -13,6 +13,8 @@ pub(super) struct Settings {
     pub(super) prefix: String,
     /// The response's body may be the payload.
     pub(super) body: bool,
+    /// The daemon is told of the request, and takes large payloads in a memfd.
+    pub(super) envelope: bool,
     /// Where the socket cannot be passed, the answer goes through Apache.
     pub(super) relay: bool,
 }
@@ -20,7 +22,7 @@ pub(super) struct Settings {
 /// The module's own defaults.
 impl Default for Settings {
     fn default() -> Self {
-        Self { enabled: true, prefix: "/var/run/".to_owned(), body: true, relay: false }
+        Self { enabled: true, prefix: "/var/run/".to_owned(), body: true, envelope: true, relay: false }
     }
 }
 
@@ -118,6 +120,7 @@ impl Settings {
             "sockethandoffenabled" => self.enabled = is_on,
             "sockethandoffallowedprefix" => self.prefix.clone_from(word),
             "sockethandoffbody" => self.body = is_on,
+            "sockethandoffenvelope" => self.envelope = is_on,
             "sockethandoffrelay" => self.relay = is_on,
             _ => {}
         }
