@@ -24,6 +24,7 @@ export const apache = {
 async function look() {
   try {
     const response = await fetch(`${path}?auto`, { cache: "no-store" });
+    if (!response.ok) return apache.found(""); // not for visitors from elsewhere
     const board = /^Scoreboard: (.+)$/m.exec(await response.text())?.[1] ?? "";
     const writing = board.split("W").length - 1;
     // One of them is writing this very answer.
