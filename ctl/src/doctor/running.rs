@@ -30,12 +30,16 @@ impl Running {
     /// The one that the file names, if it is one.
     pub(super) fn look(pid_file: &Path) -> Option<Self> {
         let pid = read::text(pid_file, PID_FILE_BYTES_MAX).ok()?.trim().parse().ok()?;
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).ok()?;
+        if !is_apache(pid) {
+            return None;
+        }
         let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-        let first = children.split_whitespace().next();
-        let worker = first.and_then(|child| fs::read_to_string(format!("/proc/{child}/status")).ok());
-        let worker = worker.and_then(|status| account(&status));
-        NAMES.contains(&name.trim_end()).then_some(Self { pid, worker })
+        let mut children = children.split_whitespace().filter_map(|child| child.parse().ok());
+        // Programs that write its logs are root's.
+        let worker = children
+            .find(|child| is_apache(*child))
+            .and_then(|child| account(&fs::read_to_string(format!("/proc/{child}/status")).ok()?));
+        Some(Self { pid, worker })
     }
 
     /// Whether this very socket is there for it; none: that is not ours to see.
@@ -49,6 +53,10 @@ impl Running {
             (Err(_), _) | (_, Err(_)) => None,
         }
     }
+}
+
+fn is_apache(pid: u32) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|name| NAMES.contains(&name.trim_end()))
 }
 
 /// The effective ids and the groups of proc(5)'s `status`.

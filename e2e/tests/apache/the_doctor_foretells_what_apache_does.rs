@@ -120,7 +120,9 @@ fn a_socket_that_apaches_user_may_not_use_is_named() {
         return; // Apache's user is then ours, and may.
     }
     let daemon = httpd::daemon("");
-    let httpd = Setup::new(World::Event, &daemon).file("chat.php", CHAT).start();
+    // A program for the log is a child of Apache's too, and root's.
+    let logger = "CustomLog \"|/bin/cat\" %h";
+    let httpd = Setup::new(World::Event, &daemon).file("chat.php", CHAT).directives(logger).start();
     let mode = |mode| {
         fs::set_permissions(daemon.socket(), std::os::unix::fs::PermissionsExt::from_mode(mode))
             .expect("a mode");
