@@ -10,7 +10,7 @@ open_session();
 switch ($_SERVER['REQUEST_METHOD']) {
     case 'POST':
         $user = read_document()['user'] ?? null;
-        if (!is_string($user) || preg_match('/^[\p{L}\p{N} .-]{1,40}$/u', $user) !== 1) {
+        if (!is_string($user) || preg_match('/\A[\p{L}\p{N} .-]{1,40}\z/u', $user) !== 1) {
             fail(400, 'bad_name', 'A name has 1 to 40 letters.');
         }
         session_regenerate_id(true);
