@@ -64,7 +64,7 @@ enum Client<'a> {
 /// Without a word of ours.
 pub(crate) fn pass_on(filter: Filter<'_>, brigade: Brigade<'_>) -> Status {
     filter.remove();
-    filter.pass(brigade)
+    filter.pass(&brigade)
 }
 
 /// The filter that hands over.
@@ -346,7 +346,7 @@ fn refuse(filter: Filter<'_>, request: Request<'_>, refusal: &Refusal) -> Status
     let error = filter.brigade();
     error.push_error(refusal.status);
     error.push_end();
-    filter.pass(error)
+    filter.pass(&error)
 }
 
 /// One line an outcome: in the error log, and for the access log.

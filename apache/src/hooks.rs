@@ -324,7 +324,7 @@ unsafe fn guarded(
         let error = filter.brigade();
         error.push_error(INTERNAL_SERVER_ERROR);
         error.push_end();
-        filter.pass(error)
+        filter.pass(&error)
     };
     catch_unwind(AssertUnwindSafe(answer)).unwrap_or(INTERNAL_SERVER_ERROR)
 }

@@ -13,7 +13,7 @@ use nix::sys::socket::{AddressFamily, MsgFlags, SockFlag, SockType, recv, socket
 
 use crate::filter::{RelayRefusal as Refusal, note};
 use crate::head::{self, Head};
-use crate::httpd::{Connection, Filter, Level, Request, SUCCESS, Status};
+use crate::httpd::{Brigade, Connection, Filter, Level, Request, SUCCESS, Status};
 
 const READ_BYTES: usize = 16 * 1024;
 /// Between two looks at whether httpd has given the client up: a stream of HTTP/2 has no socket to watch.
@@ -50,8 +50,13 @@ pub(crate) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 /// # Errors
 /// When the daemon has not said what could be relayed, and the client has got nothing.
 pub(crate) fn run(filter: Filter<'_>, request: Request<'_>, daemon: OwnedFd) -> Result<Status, Refusal> {
-    let mut relay =
-        Relay { daemon, connection: request.connection(), patience: request.timeout(), left: None };
+    let mut relay = Relay {
+        daemon,
+        connection: request.connection(),
+        patience: request.timeout(),
+        brigade: filter.brigade(),
+        left: None,
+    };
     let mut buffer = vec![0; READ_BYTES];
     let Some((head, rest)) = relay.head(&mut buffer)? else { return Ok(gone(request)) };
     say_head(request, &head);
@@ -69,7 +74,7 @@ pub(crate) fn run(filter: Filter<'_>, request: Request<'_>, daemon: OwnedFd) -> 
     note(request, "relayed", Level::Note, "the daemon's answer was relayed");
     let end = filter.brigade();
     end.push_end();
-    Ok(filter.pass(end))
+    Ok(filter.pass(&end))
 }
 
 /// How a relayed answer has ended.
@@ -83,6 +88,8 @@ struct Relay<'a> {
     daemon: OwnedFd,
     connection: Connection<'a>,
     patience: Duration,
+    /// One for all words: httpd frees none before the request's end.
+    brigade: Brigade<'a>,
     /// Bytes of the body that are still to come, where the head says how many.
     left: Option<u64>,
 }
@@ -172,13 +179,14 @@ impl Relay<'_> {
     /// Sends on, at once. False: the client is gone.
     fn pass(&mut self, filter: Filter<'_>, bytes: &[u8]) -> bool {
         self.left = self.left.map(|left| left.saturating_sub(bytes.len() as u64));
-        let brigade = filter.brigade();
         if !bytes.is_empty() {
-            brigade.push_bytes(bytes);
+            self.brigade.push_bytes(bytes);
         }
         // Also without a byte: the head goes out when the daemon has said it.
-        brigade.push_flush();
-        filter.pass(brigade) == SUCCESS && !self.connection.is_aborted()
+        self.brigade.push_flush();
+        let passed = filter.pass(&self.brigade);
+        self.brigade.clear();
+        passed == SUCCESS && !self.connection.is_aborted()
     }
 }
 

@@ -26,8 +26,8 @@ impl<'a> Filter<'a> {
         unsafe { Request::new(self.0.as_ref().r) }
     }
 
-    /// To the next filter.
-    pub(crate) fn pass(&self, brigade: Brigade<'_>) -> Status {
+    /// To the next filter, which takes the pieces.
+    pub(crate) fn pass(&self, brigade: &Brigade<'_>) -> Status {
         // SAFETY: see the module.
         unsafe { ffi::ap_pass_brigade(self.0.as_ref().next, brigade.0) }
     }
