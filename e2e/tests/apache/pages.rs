@@ -1,6 +1,8 @@
 //! Pages that several promises need, and how they are asked for.
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::net::TcpListener;
+use std::thread;
 
 use handoff_e2e::httpd::{Setup, World};
 use handoff_e2e::{Daemon, Httpd, Response};
@@ -37,4 +39,24 @@ pub(crate) fn get_from(httpd: &Httpd, host: &str, path: &str) -> Response {
     let request = httpd.request("GET", path, "").replace(&httpd.address(), host);
     client.write_all(request.as_bytes()).expect("a request");
     client.response()
+}
+
+/// A server that answers each request with this, and ends the connection. Its address.
+pub(crate) fn application(answer: String) -> String {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let address = listener.local_addr().expect("an address").to_string();
+    thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0; 1];
+                match client.read(&mut byte) {
+                    Ok(1) => request.push(byte[0]),
+                    _ => break,
+                }
+            }
+            let _ = client.write_all(answer.as_bytes());
+        }
+    });
+    address
 }

@@ -1,30 +1,8 @@
 //! The module does not ask which language has set its headers: a server behind ProxyPass is as good as PHP.
 
-use std::io::{Read, Write};
-use std::net::TcpListener;
-use std::thread;
-
 use handoff_e2e::httpd::{self, Setup, World};
 
-/// Answers each request with this, and ends the connection.
-fn application(answer: String) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
-    let address = listener.local_addr().expect("an address").to_string();
-    thread::spawn(move || {
-        for mut client in listener.incoming().flatten() {
-            let mut request = Vec::new();
-            while !request.ends_with(b"\r\n\r\n") {
-                let mut byte = [0; 1];
-                match client.read(&mut byte) {
-                    Ok(1) => request.push(byte[0]),
-                    _ => break,
-                }
-            }
-            let _ = client.write_all(answer.as_bytes());
-        }
-    });
-    address
-}
+use crate::pages::application;
 
 #[test]
 fn by_header_and_by_body() {
