@@ -16,6 +16,7 @@ mod a_question_stays_out_of_apaches_memory;
 mod a_refused_page_says_nothing_more;
 mod a_site_of_the_c_module_works_with_ours;
 mod an_outcome_is_one_line_in_each_log;
+mod apache_lets_go_of_the_client_at_once;
 mod apache_may_restart_and_stop;
 mod apaches_processes_keep_nothing;
 mod apaches_workers_are_free_while_answers_stream;
