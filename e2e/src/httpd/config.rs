@@ -41,7 +41,7 @@ pub(super) fn httpd(root: &Path, setup: &Setup, place: &Place) -> String {
         World::Event => event(setup),
     });
     if setup.with_module {
-        let module = our_module();
+        let module = our_module(setup.fault_injection);
         let prefix = setup.socket.parent().expect("a directory").display();
         let _ = writeln!(text, "LoadModule socket_handoff_module {}", module.display());
         let _ = writeln!(text, "SocketHandoffAllowedPrefix {prefix}/");
@@ -140,14 +140,18 @@ fn only_file(directory: &Path, begin: &str, end: &str) -> PathBuf {
 }
 
 /// The module, as it is installed.
-fn our_module() -> PathBuf {
+fn our_module(fault_injection: bool) -> PathBuf {
     let tests = std::env::current_exe().expect("a path");
     let mut targets = tests
         .ancestors()
         .filter(|directory| directory.join("debug").is_dir() || directory.join("release").is_dir());
     let target = targets.next().expect("target/PROFILE/deps/test");
-    let path = target.join("module/libmod_socket_handoff.so");
-    let command = "cargo build --locked --profile module -p mod_socket_handoff";
+    let (directory, features) = match fault_injection {
+        true => ("fault-injection/module", " --features fault-injection --target-dir target/fault-injection"),
+        false => ("module", ""),
+    };
+    let path = target.join(directory).join("libmod_socket_handoff.so");
+    let command = format!("cargo build --locked --profile module -p mod_socket_handoff{features}");
     assert!(path.exists(), "{} is missing; first run: {command}", path.display());
     path
 }

@@ -46,6 +46,8 @@ pub struct Setup {
     pub php_ini: String,
     /// Our module is loaded.
     pub with_module: bool,
+    /// It is the one that panics when a response asks for it.
+    pub fault_injection: bool,
 }
 
 impl Setup {
@@ -74,6 +76,7 @@ impl Setup {
             php_workers: 8,
             php_ini: String::new(),
             with_module: true,
+            fault_injection: false,
         }
     }
 

@@ -6,6 +6,7 @@
 mod pages;
 
 mod a_503_says_when_to_come_back;
+mod a_bug_in_the_module_costs_one_request;
 mod a_burst_waits_its_turn;
 mod a_connection_that_cannot_be_passed_is_refused_or_relayed;
 mod a_daemon_is_told_of_the_request;
