@@ -88,8 +88,8 @@ fn module(configuration: &Configuration, findings: &mut Vec<Finding>) -> Build {
     const CHECK: &str = "apache.module";
     let Some(module) = configuration.module(MODULE) else {
         let found = "no LoadModule socket_handoff_module: Apache sends X-Handoff-Data, with the prompt, to the browser";
-        let advice =
-            "a2enmod socket_handoff, or write LoadModule socket_handoff_module …/mod_socket_handoff.so";
+        let advice = "install it (make install-apache, or the package libapache2-mod-socket-handoff), then a2enmod socket_handoff, \
+                      or write LoadModule socket_handoff_module …/mod_socket_handoff.so";
         findings.push(Finding::problem(CHECK, found, advice));
         return Build::Unknown;
     };
