@@ -11,10 +11,10 @@ DESTDIR ?=
 # Whom the handoff socket admits: Apache's group.
 APACHE_GROUP ?= www-data
 
-.PHONY: help run demo test test-packages build module lint unit e2e browser systemd chaos vm fuzz doc man install install-apache uninstall uninstall-apache deb clean
+.PHONY: help run demo test test-packages build release module lint unit e2e browser systemd chaos vm fuzz doc man install install-apache uninstall uninstall-apache deb clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: ## build, start the daemon with a front, stream a first answer (from the mock backend, or HANDOFFD_CONFIG's)
 	@scripts/run
@@ -30,6 +30,9 @@ test-packages: ## install what the tests need, or say what is missing
 
 build: ## all binaries, for development
 	$(CARGO) build --locked --workspace --bins
+
+release: ## what is installed as a service: handoffd, its worker, handoffctl
+	$(CARGO) build --locked --release -p handoff-supervisor -p handoff-worker -p handoff-ctl
 
 module: ## Apache's module, into target/module
 	$(CARGO) build --locked --profile module -p mod_socket_handoff
@@ -67,7 +70,7 @@ man: build ## man pages and completions into target/man
 install: ## binaries, units, PHP's class, man pages, completions, sample configuration (DESTDIR, PREFIX, APACHE_GROUP, PROFILE)
 	@scripts/install '$(DESTDIR)' '$(PREFIX)' '$(PROFILE)' '$(APACHE_GROUP)'
 
-install-apache: module ## Apache's module and its commented configuration (DESTDIR, APACHE_MODULES, APACHE_CONFIG)
+install-apache: ## Apache's module and its commented configuration (DESTDIR, APACHE_MODULES, APACHE_CONFIG)
 	@scripts/install-apache '$(DESTDIR)'
 
 uninstall: ## remove what install has installed, but not /etc/handoffd
@@ -76,7 +79,7 @@ uninstall: ## remove what install has installed, but not /etc/handoffd
 uninstall-apache: ## switch the module off and remove it, but not its configuration where it was changed (DESTDIR, …)
 	@scripts/install-apache '$(DESTDIR)' --remove
 
-deb: module ## Debian packages of handoffd and of Apache's module, into target/debian (PROFILE)
+deb: $(if $(filter release,$(PROFILE)),release) module ## Debian packages of handoffd and of Apache's module, into target/debian (PROFILE)
 	@scripts/deb '$(PROFILE)'
 
 clean: ## remove what was built
