@@ -88,6 +88,8 @@ fn processes_of(directory: &Path) -> Vec<String> {
 /// A demo that runs until it is stopped.
 struct Running {
     child: Child,
+    /// What it has said.
+    said: String,
     /// Kept: who speaks to nobody is ended by SIGPIPE.
     _stdout: BufReader<ChildStdout>,
 }
@@ -106,7 +108,7 @@ impl Running {
             assert!(read > 0, "it ended, and said: {said}");
         }
         assert!(said.contains(&format!("http://{}/", place.address)), "{said}");
-        Self { child, _stdout: stdout }
+        Self { child, said, _stdout: stdout }
     }
 
     #[track_caller]
@@ -180,6 +182,38 @@ fn a_demo_that_is_stopped_leaves_nothing_behind() {
 }
 
 #[test]
+fn what_a_demo_says_to_try_works() {
+    for world in WORLDS {
+        let place = Place::new();
+        let demo = Running::start(&place, world);
+        let said = |beginning: &str| {
+            let line = demo
+                .said
+                .lines()
+                .find_map(|line| line.strip_prefix("  ").filter(|line| line.contains(beginning)));
+            let line = line.unwrap_or_else(|| panic!("no {beginning}: {}", demo.said));
+            // What would not end by itself.
+            let line = line.replace(" --watch", "").replace("tail -f", "cat");
+            let output =
+                Command::new("bash").args(["-c", &line]).current_dir(workspace()).output().expect("bash");
+            let text = String::from_utf8_lossy(&output.stdout).into_owned();
+            assert!(output.status.success(), "{line}: {text}{}", String::from_utf8_lossy(&output.stderr));
+            text
+        };
+        let doctor = said("handoffctl doctor ");
+        assert!(doctor.contains("0 problems, 0 warnings"), "{world}: {doctor}");
+        for command in ["kill -HUP ", "kill -9 "] {
+            said(command);
+            let answer = said("curl -N ");
+            assert!(answer.ends_with("event: done\ndata: [DONE]\n\n"), "{world}, {command}: {answer}");
+        }
+        assert!(said("handoffctl status ").contains("ready"), "{world}");
+        assert!(said("access.log").contains(" handoff=sent "), "{world}");
+        assert!(said("handoffd.log").contains("worker died"), "{world}");
+    }
+}
+
+#[test]
 fn a_demo_whose_apache_dies_says_so_and_leaves_nothing_behind() {
     let place = Place::new();
     let mut demo = Running::start(&place, "mod");
@@ -193,13 +227,16 @@ fn a_demo_whose_apache_dies_says_so_and_leaves_nothing_behind() {
 #[test]
 fn a_demo_that_cannot_start_says_why() {
     let place = Place::new();
-    let taken = TcpListener::bind(&place.address).expect("a port");
-    let output = place.run("mod", true);
-    let complained = String::from_utf8_lossy(&output.stderr);
-    assert_eq!(output.status.code(), Some(1), "{complained}");
-    assert!(complained.contains(&format!("something listens on {} already", place.address)), "{complained}");
-    drop(taken);
-    place.is_as_before();
+    for (address, variable) in [(&place.address, "HANDOFFD_DEMO="), (&place.admin, "HANDOFFD_ADMIN=")] {
+        let taken = TcpListener::bind(address).expect("a port");
+        let output = place.run("mod", true);
+        let complained = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{complained}");
+        assert!(complained.contains(&format!("something listens on {address} already")), "{complained}");
+        assert!(complained.contains(variable), "{complained}");
+        drop(taken);
+        place.is_as_before();
+    }
     let unknown = place.run("cgi", true);
     let complained = String::from_utf8_lossy(&unknown.stderr);
     assert_eq!(complained, "demo: HANDOFFD_DEMO_PHP is mod or fpm, not cgi\n");
