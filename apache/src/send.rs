@@ -195,6 +195,16 @@ mod tests {
         hand_over(paths, message, &[client.as_fd()], patience)
     }
 
+    /// Of ten times: a machine that is busy has some slow ones.
+    fn fastest(run: impl Fn()) -> Duration {
+        let time = |_| {
+            let begun = Instant::now();
+            run();
+            begun.elapsed()
+        };
+        (0..10).map(time).min().unwrap()
+    }
+
     /// Message and number of fds.
     fn take(listener: &UnixListener) -> (Vec<u8>, usize) {
         let (peer, _) = listener.accept().unwrap();
@@ -231,10 +241,12 @@ mod tests {
         let (none, dead) = (directory.path().join("none.sock"), directory.path().join("dead.sock"));
         drop(listener(&dead, 8));
         let daemon = listener(&path, 8);
-        let begun = Instant::now();
-        assert_eq!(give(&[none, dead, path.clone()], b"{}", PATIENCE), Ok(path));
-        assert!(begun.elapsed() < FIRST_PAUSE, "nothing is waited for while another daemon is there");
-        take(&daemon);
+        let list = [none, dead, path.clone()];
+        let took = fastest(|| {
+            assert_eq!(give(&list, b"{}", PATIENCE).as_ref(), Ok(&path));
+            take(&daemon);
+        });
+        assert!(took < FIRST_PAUSE, "nothing is waited for while another daemon is there: {took:?}");
     }
 
     #[test]
@@ -257,10 +269,9 @@ mod tests {
         assert_eq!(unsent, Unsent { path, errno: Errno::ENOENT });
         assert!(unsent.is_unavailable() && unsent.why().contains("is the daemon running"));
         assert!(begun.elapsed() >= 3 * FIRST_PAUSE, "two pauses, 10 and 20 milliseconds");
-        let begun = Instant::now();
         let once = Patience { retries: 0, ..PATIENCE };
-        assert!(give(&[PathBuf::from("/nowhere/a.sock")], b"{}", once).is_err());
-        assert!(begun.elapsed() < FIRST_PAUSE);
+        let took = fastest(|| assert!(give(&[PathBuf::from("/nowhere/a.sock")], b"{}", once).is_err()));
+        assert!(took < FIRST_PAUSE, "{took:?}");
     }
 
     #[test]
