@@ -73,6 +73,9 @@ final class Handoff
     private const RESPONSE_HEADERS_MAX = 64;
     private const RESPONSE_HEADERS_BYTES_MAX = 16384;
 
+    /** Arrays inside of arrays, in which text that is not UTF-8 is looked for. */
+    private const LOOKED_AT_DEPTH = 12;
+
     private const OPTIONS = ['socket', 'via', 'invalid_utf8', 'forward_headers'];
     private const TOKEN = '/\A[\x21-\x7E]{1,128}\z/';
     /** RFC 9110's token: the name of a header. */
@@ -424,8 +427,8 @@ final class Handoff
         }
     }
 
-    /** Where text is that is not UTF-8, as far as arrays go. */
-    private static function firstInvalid(array $values, string $path): ?string
+    /** Where text is that is not UTF-8, in arrays; not deep down, for references may lead around in circles. */
+    private static function firstInvalid(array $values, string $path, int $depth = 0): ?string
     {
         foreach ($values as $key => $value) {
             if (!preg_match('//u', (string) $key)) {
@@ -435,7 +438,8 @@ final class Handoff
             if (is_string($value) && !preg_match('//u', $value)) {
                 return $here;
             }
-            $found = is_array($value) ? self::firstInvalid($value, $here) : null;
+            $isNear = is_array($value) && $depth < self::LOOKED_AT_DEPTH;
+            $found = $isNear ? self::firstInvalid($value, $here, $depth + 1) : null;
             if ($found !== null) {
                 return $found;
             }

@@ -92,6 +92,15 @@ return [
         $handoff = $prepare($payload, ['invalid_utf8' => 'substitute']);
         holds(strpos($handoff->headers()['X-Handoff-Data'], "\"content\":\"\u{FFFD}\"") !== false, 'a substitute');
     },
+    'bad text beside references in circles is refused, and not looked for without end' =>
+        static function () use ($prepare): void {
+            $values = ['bad' => (object) ['text' => "\xE4"]];
+            $values['a'] = &$values;
+            $values['b'] = &$values;
+            refused('EncodingException', static function () use ($prepare, $values): void {
+                $prepare(['prompt' => 'hi', 'extra_body' => $values]);
+            });
+        },
     'what JSON cannot say is refused' => static function () use ($prepare): void {
         $loop = [];
         $loop['loop'] = &$loop;
