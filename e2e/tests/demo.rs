@@ -27,7 +27,7 @@ struct Place {
 
 impl Place {
     fn new() -> Self {
-        let directory = tempfile::Builder::new().prefix("demo-e2e-").tempdir().expect("a directory");
+        let directory = tempfile::Builder::new().prefix("a demo e2e-").tempdir().expect("a directory");
         // Apache's children are not root, and have to pass through.
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).expect("a mode");
         let [address, admin] = [1, 2].map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
