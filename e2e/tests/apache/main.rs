@@ -11,6 +11,7 @@ mod a_burst_waits_its_turn;
 mod a_connection_that_cannot_be_passed_is_refused_or_relayed;
 mod a_daemon_is_told_of_the_request;
 mod a_handoff_of_php_is_a_whole_answer;
+mod a_module_that_is_removed_stops_no_apache;
 mod a_page_that_dies_is_no_answer;
 mod a_page_without_a_handoff_is_untouched;
 mod a_question_stays_out_of_apaches_memory;
