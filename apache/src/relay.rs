@@ -18,6 +18,9 @@ use crate::httpd::{Brigade, Connection, Filter, Level, Request, SUCCESS, Status}
 const READ_BYTES: usize = 16 * 1024;
 /// Between two looks at whether httpd has given the client up: a stream of HTTP/2 has no socket to watch.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
+/// handoffd shuts its side down when it has said all, and waits for us at least this long. A side that is closed sooner
+/// belongs to a daemon that has died.
+const FAREWELL: Duration = Duration::from_millis(250);
 const BAD_GATEWAY: i32 = 502;
 const GATEWAY_TIMEOUT: i32 = 504;
 
@@ -56,6 +59,8 @@ pub(crate) fn run(filter: Filter<'_>, request: Request<'_>, daemon: OwnedFd) -> 
         patience: request.timeout(),
         brigade: filter.brigade(),
         left: None,
+        lives_at: Instant::now(),
+        says_farewell: request.settings().envelope(),
     };
     let mut buffer = vec![0; READ_BYTES];
     let Some((head, rest)) = relay.head(&mut buffer)? else { return Ok(gone(request)) };
@@ -69,7 +74,7 @@ pub(crate) fn run(filter: Filter<'_>, request: Request<'_>, daemon: OwnedFd) -> 
     match ended {
         Ended::Complete => {}
         Ended::ClientGone => return Ok(gone(request)),
-        Ended::Cut(why) => return Ok(cut(request, why)),
+        Ended::Cut(why) => return Ok(cut(filter, request, why)),
     }
     note(request, "relayed", Level::Note, "the daemon's answer was relayed");
     let end = filter.brigade();
@@ -92,11 +97,15 @@ struct Relay<'a> {
     brigade: Brigade<'a>,
     /// Bytes of the body that are still to come, where the head says how many.
     left: Option<u64>,
+    /// When the daemon's side was last seen open.
+    lives_at: Instant,
+    /// It is handoffd, and no daemon that may just close.
+    says_farewell: bool,
 }
 
 impl Relay<'_> {
     /// The head of the daemon's answer, and what has come behind it. None: the client is gone.
-    fn head(&self, buffer: &mut [u8]) -> Result<Option<(Head, Vec<u8>)>, Refusal> {
+    fn head(&mut self, buffer: &mut [u8]) -> Result<Option<(Head, Vec<u8>)>, Refusal> {
         let bad_gateway = |why| Err(Refusal::bad_gateway(BAD_GATEWAY, why));
         let mut come = Vec::new();
         loop {
@@ -142,23 +151,47 @@ impl Relay<'_> {
     }
 
     /// Waits for a word of either side.
-    fn listen<'b>(&self, buffer: &'b mut [u8]) -> Word<'b> {
+    fn listen<'b>(&mut self, buffer: &'b mut [u8]) -> Word<'b> {
         let deadline = Instant::now() + self.patience;
         while Instant::now() < deadline {
             match recv(self.daemon.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT) {
+                Ok(0) if self.has_died() => return Word::Broken,
                 Ok(0) => return Word::End,
-                Ok(read) => return Word::Bytes(&buffer[..read]),
+                Ok(read) => {
+                    self.look();
+                    return Word::Bytes(&buffer[..read]);
+                }
                 // First the daemon's word: a client that hangs up behind the last one has not left its answer.
                 Err(Errno::EAGAIN | Errno::EINTR)
                     if self.connection.is_aborted() || self.is_client_gone() =>
                 {
                     return Word::ClientGone;
                 }
-                Err(Errno::EAGAIN | Errno::EINTR) => self.wait(),
+                Err(Errno::EAGAIN | Errno::EINTR) => {
+                    self.look();
+                    self.wait();
+                }
                 Err(_) => return Word::Broken,
             }
         }
         Word::Silence
+    }
+
+    fn look(&mut self) {
+        if !self.is_closed() {
+            self.lives_at = Instant::now();
+        }
+    }
+
+    /// A word of farewell is missing, as far as can be known: whoever was held up by its client comes too late to see.
+    fn has_died(&self) -> bool {
+        self.says_farewell && self.left.is_none() && self.is_closed() && self.lives_at.elapsed() < FAREWELL
+    }
+
+    /// Not only shut down.
+    fn is_closed(&self) -> bool {
+        let mut fds = [PollFd::new(self.daemon.as_fd(), PollFlags::empty())];
+        poll(&mut fds, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
     /// Until the daemon says something, the client hangs up, or it is time to look again.
@@ -219,9 +252,12 @@ fn gone(request: Request<'_>) -> Status {
     SUCCESS
 }
 
-/// The client must not take it for a whole answer: no last chunk, no end of stream.
-fn cut(request: Request<'_>, why: &str) -> Status {
+/// The client must not take it for a whole answer. httpd leaves out the last chunk, or resets the stream, behind a bucket
+/// that says that a gateway has failed.
+fn cut(filter: Filter<'_>, request: Request<'_>, why: &str) -> Status {
     note(request, "failed", Level::Error, why);
-    request.connection().abort();
-    SUCCESS
+    let end = filter.brigade();
+    end.push_error(BAD_GATEWAY);
+    end.push_end();
+    filter.pass(&end)
 }

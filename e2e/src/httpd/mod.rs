@@ -4,6 +4,7 @@
 //! in which one of Apache's processes has crashed.
 
 mod config;
+mod http2;
 mod setup;
 mod taker;
 mod tls;
@@ -29,6 +30,7 @@ use crate::client::{Client, Response};
 use crate::daemon::Daemon;
 use crate::{eventually, process};
 
+pub use http2::{Http2Client, Http2Stream};
 pub use setup::{Setup, World};
 pub use taker::{Taken, Taker};
 pub use tls::TlsClient;
@@ -164,6 +166,15 @@ impl Httpd {
     #[must_use]
     pub fn tls_connect(&self) -> TlsClient {
         TlsClient::connect(&self.place.address, self.place.tls_port, &self.ca_file())
+    }
+
+    /// An HTTP/2 connection; mod_http2 must be among the modules.
+    ///
+    /// # Panics
+    /// When Apache does not take it, or speaks no HTTP/2.
+    #[must_use]
+    pub fn http2_connect(&self) -> Http2Client {
+        Http2Client::connect(&self.place.address, self.place.tls_port, &self.ca_file())
     }
 
     /// Sends a GET of HTTP/1.1.

@@ -26,21 +26,26 @@ pub(super) fn write_certificate(root: &Path, address: &str) {
     fs::write(root.join("tls.key"), key.serialize_pem()).expect("a file");
 }
 
+/// A client's configuration that trusts this certificate alone.
+pub(super) fn trusting(authority: &Path) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    let certificate = CertificateDer::from_pem_file(authority).expect("a certificate");
+    roots.add(certificate).expect("an authority");
+    let provider = Arc::new(rustls::crypto::ring::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()
+        .expect("versions of TLS")
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
 /// A client's end of a TLS connection. Every read has a deadline.
 #[derive(Debug)]
 pub struct TlsClient(StreamOwned<ClientConnection, TcpStream>);
 
 impl TlsClient {
     pub(super) fn connect(address: &str, port: u16, authority: &Path) -> Self {
-        let mut roots = RootCertStore::empty();
-        let certificate = CertificateDer::from_pem_file(authority).expect("a certificate");
-        roots.add(certificate).expect("an authority");
-        let provider = Arc::new(rustls::crypto::ring::default_provider());
-        let config = ClientConfig::builder_with_provider(provider)
-            .with_safe_default_protocol_versions()
-            .expect("versions of TLS")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let config = trusting(authority);
         let name = ServerName::try_from(address.to_owned()).expect("an address");
         let stream = TcpStream::connect((address, port)).expect("Apache takes the connection");
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");

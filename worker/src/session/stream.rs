@@ -34,6 +34,9 @@ const WRITE_BYTES: usize = 16 * 1024;
 /// stricter.
 const RELAY_SILENCE_MAX: Duration = Duration::from_secs(15);
 
+/// Apache's relay takes a side that is closed sooner behind the last byte for that of a daemon that has died.
+const RELAY_LINGER_MIN: Duration = Duration::from_secs(1);
+
 /// How long an answer without a client is read on for what it costs.
 const DRAIN_USAGE_MAX: Duration = Duration::from_secs(30);
 
@@ -48,6 +51,8 @@ pub(super) struct Stream<'a> {
     writer: Writer,
     format: Format,
     clock: Clock,
+    /// How long the client is waited for at the end.
+    linger: Duration,
     out: Vec<u8>,
     /// Events in `out`.
     events: u64,
@@ -95,6 +100,7 @@ impl<'a> Stream<'a> {
             client.write_timeout = timeouts.client_write;
         }
         let silence_max = if request.is_relayed() { RELAY_SILENCE_MAX } else { Duration::MAX };
+        let linger_min = if request.is_relayed() { RELAY_LINGER_MIN } else { Duration::ZERO };
         let heartbeat =
             request.heartbeat.map_or(config.client.heartbeat, |own| own.min(config.client.heartbeat));
         let limits = Limits {
@@ -120,6 +126,7 @@ impl<'a> Stream<'a> {
             writer: Writer::new(stream),
             format: request.format,
             clock: Clock::new(Instant::now(), limits),
+            linger: config.client.linger.max(linger_min),
             out: Vec::new(),
             events: 0,
             content_begun: false,
@@ -142,8 +149,7 @@ impl<'a> Stream<'a> {
             // The upstream is let go before the client is waited for.
             drop(self.upstream);
             self.held.progress.ending();
-            let linger = self.room.configure.config.client.linger;
-            self.client.finish(linger, leash(self.room, self.held)).await;
+            self.client.finish(self.linger, leash(self.room, self.held)).await;
         }
         outcome
     }
