@@ -16,6 +16,7 @@ mod a_page_that_dies_is_no_answer;
 mod a_page_without_a_handoff_is_untouched;
 mod a_question_stays_out_of_apaches_memory;
 mod a_refused_page_says_nothing_more;
+mod a_relay_is_a_connection_like_others;
 mod a_relayed_answer_ends_as_the_daemons_does;
 mod a_site_of_the_c_module_works_with_ours;
 mod an_outcome_is_one_line_in_each_log;
