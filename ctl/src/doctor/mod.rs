@@ -172,6 +172,10 @@ impl Apache {
                     .map_err(|source| Failure::Input { path: file.clone(), source })?;
                 (apache.build, findings) = httpd::judge(&configuration, &file, sockets);
                 apache.running = configuration.pid_file().and_then(|file| Running::look(&file));
+                if let (Some(running), Some((ours, others))) = (&apache.running, configuration.module_files())
+                {
+                    findings.extend(running::judge_module(running, ours, &others));
+                }
                 apache.configuration = Some(configuration);
             }
             None => findings.push(Finding::unseen(

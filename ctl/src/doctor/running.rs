@@ -1,4 +1,5 @@
-//! A running Apache, as /proc shows it. In: its process id file. Out: whom its workers run as, which files it sees.
+//! A running Apache, as /proc shows it. In: its process id file. Out: whom its workers run as, which files it sees
+//! and which modules it has in its memory.
 //! Never: sends it a signal or a request.
 
 use std::fs;
@@ -14,6 +15,8 @@ use super::read;
 const NAMES: [&str; 2] = ["apache2", "httpd"];
 /// A number and a line's end.
 const PID_FILE_BYTES_MAX: u64 = 64;
+/// A line a mapping; the kernel allows 65,530 of them.
+const MAPS_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Directories that `PrivateTmp=` of systemd.exec(5) hides.
 const PRIVATE: [&str; 2] = ["/tmp", "/var/tmp"];
 
@@ -95,6 +98,55 @@ pub(super) fn judge(running: Option<&Running>, socket: &Path) -> Option<Finding>
     }
 }
 
+/// Whether the module that the configuration loads, `ours`, is the one that runs: who has changed it may not have
+/// reloaded Apache yet. None: that is not ours to see.
+pub(super) fn judge_module(running: &Running, ours: &Path, others: &[&Path]) -> Option<Finding> {
+    const CHECK: &str = "apache.loaded";
+    let maps = read::text(Path::new(&format!("/proc/{}/maps", running.pid)), MAPS_BYTES_MAX).ok()?;
+    let advice = "reload Apache: systemctl reload apache2 (elsewhere httpd)";
+    match loaded(&maps, ours, others)? {
+        Loaded::Current => Some(Finding::ok(CHECK, format!("the running Apache has {}", ours.display()))),
+        Loaded::Older => {
+            let found = format!("the running Apache has another {} than is there now", ours.display());
+            Some(Finding::warning(CHECK, found, advice))
+        }
+        Loaded::Not => {
+            let found = format!(
+                "the running Apache has not loaded {}: X-Handoff-Data, with the prompt, reaches the browser",
+                ours.display()
+            );
+            Some(Finding::problem(CHECK, found, advice))
+        }
+    }
+}
+
+/// What a running Apache has of a file.
+#[derive(Debug, PartialEq, Eq)]
+enum Loaded {
+    Current,
+    /// A file that has been replaced or removed since.
+    Older,
+    Not,
+}
+
+/// Reads proc(5)'s `maps`. Files count by their names alone, for directories may be links. None: it has no module at
+/// all, so its modules are not files, or it is no Apache.
+fn loaded(maps: &str, ours: &Path, others: &[&Path]) -> Option<Loaded> {
+    const REPLACED: &str = " (deleted)";
+    let real = fs::canonicalize(ours).unwrap_or_else(|_| ours.to_owned());
+    let paths: Vec<&str> =
+        maps.lines().filter_map(|line| line.find('/').map(|start| &line[start..])).collect();
+    let named = |path: &str, file: &Path| Path::new(path).file_name() == file.file_name();
+    if paths.iter().any(|path| named(path, &real)) {
+        return Some(Loaded::Current);
+    }
+    let is_old = |path: &&str| path.strip_suffix(REPLACED).is_some_and(|path| named(path, &real));
+    if paths.iter().any(is_old) {
+        return Some(Loaded::Older);
+    }
+    others.iter().any(|other| paths.iter().any(|path| named(path, other))).then_some(Loaded::Not)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -108,6 +160,21 @@ mod tests {
         assert_eq!((account.uid, account.gid, account.name.as_str()), (4_000_033, 4_000_034, "#4000033"));
         assert_eq!(account.groups, [7, 9, 4_000_034]);
         assert!(super::account("Uid:\tx\n").is_none());
+    }
+
+    #[test]
+    fn the_modules_in_its_memory_are_found() {
+        let line = |path: &str| format!("7f00-7f01 r-xp 00001000 fe:01 42    {path}\n");
+        let (ours, other) = (Path::new("/l/mod_us.so"), Path::new("/l/mod_mime.so"));
+        let found = |paths: &[&str]| {
+            let maps = paths.iter().map(|path| line(path)).collect::<String>();
+            loaded(&format!("7f00-7f01 rw-p 00000000 00:00 0\n{maps}"), ours, &[other])
+        };
+        assert_eq!(found(&["/usr/l/mod_mime.so", "/usr/l/mod_us.so"]), Some(Loaded::Current));
+        assert_eq!(found(&["/l/mod_us.so (deleted)", "/l/mod_mime.so"]), Some(Loaded::Older));
+        assert_eq!(found(&["/l/mod_us.so (deleted)", "/l/mod_us.so"]), Some(Loaded::Current));
+        assert_eq!(found(&["/l/mod_mime.so", "/l/not_mod_us.so"]), Some(Loaded::Not));
+        assert_eq!(found(&["/bin/sleep"]), None);
     }
 
     #[test]

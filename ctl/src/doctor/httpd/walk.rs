@@ -117,6 +117,12 @@ impl Configuration {
         self.modules.iter().find(|module| module.name == name)
     }
 
+    /// Our module's file, and those of all others.
+    pub(crate) fn module_files(&self) -> Option<(&Path, Vec<&Path>)> {
+        let others = self.modules.iter().filter(|module| module.name != super::MODULE);
+        Some((&self.module(super::MODULE)?.file, others.map(|module| module.file.as_path()).collect()))
+    }
+
     /// A path as Apache takes it.
     pub(super) fn path(&self, path: &str) -> PathBuf {
         self.root.join(path)
