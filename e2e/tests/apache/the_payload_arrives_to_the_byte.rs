@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use handoff_e2e::httpd::{self, World};
+use handoff_e2e::httpd::{self, Setup, World};
 use handoff_e2e::upstream::{Dialect, Protocol};
 use handoff_e2e::{Daemon, Httpd, Upstream};
 
@@ -69,6 +69,29 @@ fn from_one_byte_to_thirty_megabytes() {
             let asked = llm.wait_for_request(number).request.json();
             let content = asked["messages"][0]["content"].as_str().unwrap_or_default();
             assert!(content == prompt, "{what}: {} B of prompt were asked", content.len());
+        }
+    }
+}
+
+#[test]
+fn also_where_the_answer_is_relayed() {
+    for world in World::ALL {
+        let llm = Upstream::start(Protocol::H1);
+        let backend = llm.backend_toml("llm", Dialect::OpenAi);
+        let daemon = httpd::daemon(&format!("[backend]\nprovider = \"llm\"\n{backend}"));
+        let httpd = Setup::new(world, &daemon).file("echo.php", ECHO).tls("SocketHandoffRelay On").start();
+        for (number, bytes) in [1, 64 << 10, 1 << 20].into_iter().enumerate() {
+            let prompt = prompt(bytes);
+            let mut client = httpd.tls_connect();
+            let lines =
+                format!("Content-Type: application/octet-stream\r\nContent-Length: {}\r\n", prompt.len());
+            let request = httpd.request("POST", "/echo.php?by=body", &lines) + &prompt;
+            client.write_all(request.as_bytes()).expect("a request");
+            let response = httpd::unchunked(client.response());
+            assert!(response.is_complete(), "{world:?}, {bytes} B: {response:?}");
+            let asked = llm.wait_for_request(number).request.json();
+            let content = asked["messages"][0]["content"].as_str().unwrap_or_default();
+            assert!(content == prompt, "{world:?}: {} B of {bytes} were asked", content.len());
         }
     }
 }
