@@ -101,7 +101,7 @@ fn headers<'a>(logged: &[String], value: impl Fn(&str) -> Option<&'a str>) -> Op
 fn clean(text: &str, chars_max: usize) -> String {
     let is_shown = |c: &char| {
         !c.is_control()
-            && !matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}')
+            && !matches!(c, '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{200e}' | '\u{200f}' | '\u{61c}')
     };
     text.chars().filter(is_shown).take(chars_max).collect()
 }
@@ -137,6 +137,17 @@ mod tests {
         assert!(said.path.is_some_and(|path| path.starts_with("/ax") && path.len() == VALUE_CHARS_MAX));
         let headers = format!("{{\"user-agent\":\"{}\"}}", &long[..VALUE_CHARS_MAX]);
         assert_eq!(said.request_headers, Some(headers));
+    }
+
+    #[test]
+    fn nothing_turns_the_direction_of_reading() {
+        // Unicode 16, Bidi_Control, and the two separators.
+        let odd = "\u{61c}\u{200e}\u{200f}\u{202a}\u{202b}\u{202c}\u{202d}\u{202e}\u{2028}\u{2029}\
+                   \u{2066}\u{2067}\u{2068}\u{2069}";
+        for odd in odd.chars() {
+            assert_eq!(clean(&format!("a{odd}b"), 9), "ab", "{odd:?}");
+        }
+        assert_eq!(clean("grüße, 你好 \u{1f600}", 99), "grüße, 你好 \u{1f600}");
     }
 
     #[test]
