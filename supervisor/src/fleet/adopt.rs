@@ -185,16 +185,25 @@ impl Fleet {
         slot.0 < SLOTS_MAX
     }
 
-    /// Gets everything out of our hands: nothing is accepted, nobody is started but for suspects, and who has not
-    /// started yet is ended. [`Fleet::is_quiet`] says when that is so.
+    /// Gets everything out of our hands: nothing is accepted, nobody is started but for suspects and, where no worker is
+    /// left, for leases in the queue; who has not started yet is ended, unless he is needed for these.
+    /// [`Fleet::is_quiet`] says when that is so.
     pub(super) fn leave_everything(&mut self) {
         self.leaving = true;
+        if self.ready() == 0 && self.leases.queued() > 0 {
+            return;
+        }
         let starting = |worker: &Worker| matches!(worker.stage, Stage::Starting { .. });
         let starting: Vec<WorkerId> =
             self.workers.iter().filter(|(_, worker)| starting(worker)).map(|(id, _)| *id).collect();
         for id in starting {
             self.kill(id, Cause::Stop);
         }
+    }
+
+    /// Leases wait, and there is no worker in any slot, nor one on its way.
+    pub(super) fn is_deserted(&self) -> bool {
+        self.leases.queued() > 0 && self.slots.iter().all(|slot| slot.current().is_none())
     }
 
     /// It was not to be: everything goes on.

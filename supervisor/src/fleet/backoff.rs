@@ -108,8 +108,10 @@ impl Fleet {
     pub(super) fn fill(&mut self, now: Instant, index: usize, cause: Cause) {
         self.slots[index].occupant = match self.is_surplus(index) {
             true => Occupant::Nobody,
-            // Whoever comes after us fills it.
-            false if self.leaving => Occupant::Backoff { until: now + FIRST_DELAY, cause },
+            // Whoever comes after us fills it, unless somebody waits now and nobody else could serve them.
+            false if self.leaving && !self.is_deserted() => {
+                Occupant::Backoff { until: now + FIRST_DELAY, cause }
+            }
             false => Occupant::Worker(self.spawn(now, index, self.generation, cause)),
         };
     }

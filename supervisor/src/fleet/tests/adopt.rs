@@ -416,6 +416,24 @@ fn a_supervisor_that_leaves_starts_nobody_and_goes_when_nothing_is_in_its_hands(
 }
 
 #[test]
+fn a_supervisor_that_leaves_starts_whom_a_begun_stream_needs() {
+    let mut stage = Stage::ready(policy(1));
+    let (lease, first) = stage.stream();
+    assert_eq!(stage.die(first), [Action::ForgetPayload { lease }]);
+    stage.tell(Event::Leave);
+    assert_eq!(stage.said(), [], "whoever is on the way in will write its epitaph");
+    assert_eq!(stage.die(worker(1)), []);
+    stage.wait(SECOND / 2);
+    assert_eq!(stage.spawned(), [worker(2)], "there is nobody else");
+    assert!(!stage.fleet.is_quiet());
+    stage.tell(Event::Ready { worker: worker(2) });
+    let said = stage.said();
+    assert!(matches!(said[..], [Action::LendEpitaph { lease: lent, .. }] if lent == lease), "{said:?}");
+    stage.take(lease, worker(2));
+    assert!(stage.fleet.is_quiet());
+}
+
+#[test]
 fn nothing_is_lent_by_a_supervisor_that_gives_up_leaving_well() {
     let mut stage = Stage::ready(policy(2));
     let (lease, first) = stage.stream();
