@@ -27,6 +27,11 @@ fn leave_after_a_word(configured: &str, asked: Option<&str>, protocol: Protocol)
     if asked.unwrap_or(configured) == "cancel" || configured == "cancel" {
         llm.wait_for_cancel(0);
     }
+    // Whoever has served these has been told before that the first one has left: there is one worker.
+    for _ in 0..2 {
+        let head = daemon.hand_over(r#"{"method":"HEAD"}"#).response();
+        assert_eq!(head.status, 200, "{head:?}");
+    }
     llm.open("later");
     let (_, end) = llm.wait_for_end(0);
     let session = daemon.session("r");
