@@ -4,6 +4,7 @@
 //! Never: takes a request without a place; keeps an HTTP/1.1 connection whose answer was not read to its end.
 
 use std::cell::{Cell, OnceCell, RefCell};
+use std::error::Error;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::{Rc, Weak};
@@ -20,7 +21,7 @@ use tokio::task::{AbortHandle, spawn_local};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::body::Body;
-use super::error::{DialError, Shared, is_refused, is_unseen};
+use super::error::{self, DialError, Shared, is_refused, is_unseen};
 use super::frames::Said;
 use super::places::{ConnectionId, Protocol};
 use super::stream::{Listen, Seen, Stream, Watched};
@@ -63,6 +64,7 @@ pub(super) struct Http1 {
 #[derive(Clone, Debug)]
 pub(super) struct Http2 {
     sender: http2::SendRequest<Full<Bytes>>,
+    seen: Rc<Seen>,
     socket: Rc<OnceCell<AbortHandle>>,
 }
 
@@ -110,9 +112,9 @@ enum PlaceState {
 #[derive(Debug)]
 pub(super) enum Missed {
     /// The server has not begun.
-    Unseen(hyper::Error),
+    Unseen(Box<dyn Error + Send + Sync>),
     /// It may have.
-    Broken(hyper::Error),
+    Broken(Box<dyn Error + Send + Sync>),
 }
 
 /// How requests are addressed.
@@ -150,7 +152,7 @@ pub(super) async fn open(
             let socket = Rc::<OnceCell<AbortHandle>>::default();
             let builder = http2_builder(settings, Local { first: Rc::clone(&socket) });
             let (sender, connection) = builder.handshake(stream).await.map_err(closed)?;
-            let handle = Handle::Http2(Http2 { sender, socket });
+            let handle = Handle::Http2(Http2 { sender, seen, socket });
             Ok(Fresh { handle, ear, driver: Driver::Http2(Box::new(connection)) })
         }
     }
@@ -229,7 +231,7 @@ impl Handle {
         match self {
             Self::Http1(http1) => http1.cut(),
             // GOAWAY, then the end.
-            Self::Http2(Http2 { sender, socket }) => {
+            Self::Http2(Http2 { sender, socket, .. }) => {
                 drop(sender);
                 spawn_local(async move {
                     sleep(CLOSE_TIMEOUT).await;
@@ -314,7 +316,12 @@ impl Place {
                 Handle::Http1(_) | Handle::Http2(_) => {}
             });
         }
-        if not_sent || unseen { Missed::Unseen(error) } else { Missed::Broken(error) }
+        let seen = match &self.handle {
+            Handle::Http1(http1) => &http1.seen,
+            Handle::Http2(http2) => &http2.seen,
+        };
+        let cause = error::cause(error, seen.failure.get());
+        if not_sent || unseen { Missed::Unseen(cause) } else { Missed::Broken(cause) }
     }
 }
 

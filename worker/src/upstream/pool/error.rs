@@ -27,10 +27,10 @@ pub enum PoolError {
     /// The connection ended, and the server cannot have begun with this request (RFC 9113, 8.7: REFUSED_STREAM, or
     /// a GOAWAY below it; RFC 9112, 9.3.1: an idle connection that was closed).
     #[error("the request was not taken")]
-    Unseen(#[source] hyper::Error),
+    Unseen(#[source] Box<dyn Error + Send + Sync>),
     /// The connection ended, and the server may have begun.
     #[error("the connection broke before the answer")]
-    Broken(#[source] hyper::Error),
+    Broken(#[source] Box<dyn Error + Send + Sync>),
     /// Not in time.
     #[error("no answer for {0:?}")]
     HeadTimeout(Duration),
@@ -87,6 +87,15 @@ impl fmt::Display for Shared {
 impl Error for Shared {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         self.0.source()
+    }
+}
+
+/// What to say of a request that failed on a connection that this broke: the server's own word on the stream, else what
+/// broke the connection; hyper's tasks that are gone say nothing to anybody.
+pub(super) fn cause(error: hyper::Error, broken: Option<&Shared>) -> Box<dyn Error + Send + Sync> {
+    match broken {
+        Some(broken) if !h2_error(&error).is_some_and(h2::Error::is_remote) => Box::new(broken.clone()),
+        Some(_) | None => Box::new(error),
     }
 }
 
