@@ -6,7 +6,6 @@ use std::io::{Read, Write as _};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use nix::sys::signal::Signal;
 use serde_json::Value;
@@ -16,7 +15,7 @@ use crate::apache::{self, Door, Kind};
 use crate::client::Client;
 use crate::launch::{command, configuration};
 use crate::manager::Manager;
-use crate::{PATIENCE, eventually, process};
+use crate::{PATIENCE, eventually, own_port, process};
 
 /// How a daemon is started.
 #[derive(Clone, Debug, Default)]
@@ -65,8 +64,6 @@ pub struct Daemon {
     directory: TempDir,
 }
 
-static NEXT: AtomicU32 = AtomicU32::new(0);
-
 impl Daemon {
     /// With two workers and a mock that waits 10 ms between two words. `toml` is appended to
     /// the configuration; it may open sections of its own.
@@ -95,16 +92,7 @@ impl Daemon {
     #[must_use]
     pub fn with(options: &Options) -> Self {
         let directory = tempfile::Builder::new().prefix("handoffd-e2e-").tempdir().expect("a directory");
-        let number = NEXT.fetch_add(1, Ordering::Relaxed);
-        let pid = std::process::id();
-        // An address of its own: every 127.x.y.z is this machine.
-        let admin = format!(
-            "127.{}.{}.{}:{}",
-            1 + (pid >> 16) % 200,
-            (pid >> 8) % 256,
-            pid % 256,
-            9090 + number % 50_000
-        );
+        let admin = own_port().to_string();
         let config = directory.path().join("daemon.toml");
         fs::write(&config, configuration(directory.path(), &admin, options)).expect("a configuration");
         let manager = options

@@ -36,10 +36,28 @@ pub use httpd::Httpd;
 pub use manager::Manager;
 pub use upstream::{Answer, Upstream};
 
+use std::net::{Ipv4Addr, SocketAddrV4};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 /// Long enough for a slow machine; a test that waits this long has failed.
 pub const PATIENCE: Duration = Duration::from_secs(20);
+
+/// A loopback address of this process alone: every 127.x.y.z is this machine, and whoever connects or wants any port has
+/// 127.0.0.1.
+#[must_use]
+pub fn own_address() -> Ipv4Addr {
+    let [_, high, middle, low] = std::process::id().to_be_bytes();
+    Ipv4Addr::new(127, 1 + high % 200, middle, low)
+}
+
+/// An address and port for a server that must be told where to listen: no other test has it, before or after.
+#[must_use]
+pub fn own_port() -> SocketAddrV4 {
+    static NEXT: AtomicU16 = AtomicU16::new(0);
+    // Below those that the kernel gives to who wants any (net.ipv4.ip_local_port_range).
+    SocketAddrV4::new(own_address(), 9090 + NEXT.fetch_add(1, Ordering::Relaxed) % 20_000)
+}
 
 /// Waits until the question has an answer.
 ///

@@ -11,7 +11,7 @@ use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
 
 use handoff_e2e::container::{target, workspace};
-use handoff_e2e::{PATIENCE, daemon, eventually, process};
+use handoff_e2e::{PATIENCE, daemon, eventually, own_port, process};
 use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
@@ -30,9 +30,7 @@ impl Place {
         let directory = tempfile::Builder::new().prefix("a demo e2e-").tempdir().expect("a directory");
         // Apache's children are not root, and have to pass through.
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o711)).expect("a mode");
-        let [address, admin] = [1, 2].map(|_| TcpListener::bind("127.0.0.1:0").expect("a port"));
-        let name = |listener: TcpListener| listener.local_addr().expect("an address").to_string();
-        Self { directory, address: name(address), admin: name(admin) }
+        Self { directory, address: own_port().to_string(), admin: own_port().to_string() }
     }
 
     fn command(&self, world: &str) -> Command {

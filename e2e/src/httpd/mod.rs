@@ -20,7 +20,6 @@ use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::{Pid, geteuid};
@@ -28,7 +27,7 @@ use tempfile::TempDir;
 
 use crate::client::{Client, Response};
 use crate::daemon::Daemon;
-use crate::{eventually, process};
+use crate::{eventually, own_port, process};
 
 pub use http2::{Http2Client, Http2Stream};
 pub use setup::{Setup, World};
@@ -73,8 +72,6 @@ struct Place {
     port: u16,
     tls_port: u16,
 }
-
-static NEXT: AtomicU16 = AtomicU16::new(0);
 
 impl Httpd {
     /// Eight workers, these pages, and nothing special.
@@ -348,12 +345,10 @@ impl Drop for Httpd {
 }
 
 impl Place {
-    /// An address of this process's own: every 127.x.y.z is this machine.
+    /// Two ports that nobody else has.
     fn next() -> Self {
-        let pid = std::process::id();
-        let address = format!("127.{}.{}.{}", 1 + (pid >> 16) % 200, (pid >> 8) % 256, pid % 256);
-        let port = 20_000 + NEXT.fetch_add(2, Ordering::Relaxed) % 10_000;
-        Self { address, port, tls_port: port + 1 }
+        let (port, tls_port) = (own_port(), own_port());
+        Self { address: port.ip().to_string(), port: port.port(), tls_port: tls_port.port() }
     }
 }
 

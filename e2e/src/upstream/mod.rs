@@ -20,7 +20,7 @@ mod wire;
 mod tests;
 
 use std::fmt::Write as _;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -37,7 +37,7 @@ pub use proxy::Proxy;
 pub use talk::{Dialect, Parts, Talk, words};
 pub use tls::Certificate;
 
-use crate::eventually;
+use crate::{eventually, own_address};
 use serve::{Listener, Listening, Place};
 use site::Site;
 
@@ -168,7 +168,7 @@ impl Upstream {
         let directory = tempfile::Builder::new().prefix("handoffd-llm-").tempdir().expect("a directory");
         let open = std::fs::Permissions::from_mode(0o755);
         std::fs::set_permissions(directory.path(), open).expect("a mode");
-        let address = own_address();
+        let address = IpAddr::V4(own_address());
         let tls = options.protocol.alpn().map(|alpn| {
             let (certificate, client) = (options.certificate, options.wants_client_certificate);
             let mut config = tls::configure(directory.path(), address, certificate, client, alpn);
@@ -402,10 +402,4 @@ impl Drop for Upstream {
             let _ = thread.join();
         }
     }
-}
-
-/// Every 127.x.y.z is this machine: one for each process.
-fn own_address() -> IpAddr {
-    let [_, high, middle, low] = std::process::id().to_be_bytes();
-    IpAddr::V4(Ipv4Addr::new(127, 1 + high % 200, middle, low))
 }

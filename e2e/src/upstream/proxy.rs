@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::oneshot;
 
-use super::own_address;
+use crate::own_address;
 
 const HEAD_BYTES_MAX: usize = 1 << 16;
 

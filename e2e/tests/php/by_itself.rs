@@ -1,11 +1,11 @@
 //! `php/handoff.php` in PHP's own server, and the test plays Apache: the daemon is asked what the page has asked.
 
 use std::io::{Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::net::{SocketAddrV4, TcpStream};
 use std::process::{Child, Command, Stdio};
 
 use handoff_e2e::upstream::{Protocol, Upstream};
-use handoff_e2e::{Client, Daemon, apache, eventually};
+use handoff_e2e::{Client, Daemon, apache, eventually, own_port};
 use serde_json::{Value, json};
 
 use crate::tests;
@@ -16,34 +16,27 @@ const LARGE: usize = 1 << 20;
 /// PHP's built-in server with the pages of PHP's own tests.
 struct Site {
     server: Child,
-    port: u16,
+    address: SocketAddrV4,
 }
 
 impl Site {
     fn start() -> Self {
-        eventually("PHP's server listens", || {
-            let port =
-                TcpListener::bind("127.0.0.1:0").expect("a port").local_addr().expect("an address").port();
-            let mut server = Command::new("php")
-                .args(["-d", "output_buffering=0", "-S", &format!("127.0.0.1:{port}")])
-                .arg(tests().join("page.php"))
-                .stdin(Stdio::null())
-                .stdout(Stdio::null())
-                .stderr(Stdio::null())
-                .spawn()
-                .expect("php starts");
-            // Somebody else may have taken the port meanwhile: then PHP ends, and another port is tried.
-            eventually("PHP's server listens or ends", || {
-                let ended = server.try_wait().expect("a child").is_some();
-                (ended || TcpStream::connect(("127.0.0.1", port)).is_ok()).then_some(())
-            });
-            server.try_wait().expect("a child").is_none().then_some(Self { server, port })
-        })
+        let address = own_port();
+        let server = Command::new("php")
+            .args(["-d", "output_buffering=0", "-S", &address.to_string()])
+            .arg(tests().join("page.php"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()
+            .expect("php starts");
+        eventually("PHP's server listens", || TcpStream::connect(address).ok());
+        Self { server, address }
     }
 
     /// What PHP answers to the module: status line and headers, and the body.
     fn ask(&self, method: &str, path: &str, lines: &str, body: &str) -> (String, Vec<u8>) {
-        let mut connection = TcpStream::connect(("127.0.0.1", self.port)).expect("a connection");
+        let mut connection = TcpStream::connect(self.address).expect("a connection");
         let length = body.len();
         let request = format!(
             "{method} {path} HTTP/1.1\r\nHost: site\r\n{lines}Content-Length: {length}\r\n\r\n{body}"

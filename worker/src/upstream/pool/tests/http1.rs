@@ -200,7 +200,8 @@ fn a_redirect_is_an_answer_and_not_followed() {
 #[test]
 fn a_connect_that_fails_fails_all_who_wait_for_it_and_the_next_request_dials_again() {
     run(async {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // Nobody who wants any port takes one of this address meanwhile.
+        let listener = TcpListener::bind("127.0.0.2:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         drop(listener);
         let pool = pool(&format!("http://{address}"), &connection());
