@@ -123,3 +123,28 @@ fn h2_error(error: &hyper::Error) -> Option<&h2::Error> {
     }
     None
 }
+
+#[cfg(test)]
+mod tests {
+    use http::Request;
+    use http_body_util::Full;
+    use hyper::body::Bytes;
+    use hyper::client::conn::http1;
+    use hyper_util::rt::TokioIo;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn what_broke_a_connection_is_said_where_hyper_only_knows_that_its_task_has_gone() {
+        let gone = async || {
+            let (ours, _theirs) = tokio::io::duplex(64);
+            let (mut sender, connection) = http1::handshake(TokioIo::new(ours)).await.unwrap();
+            drop(connection);
+            sender.send_request(Request::new(Full::<Bytes>::default())).await.unwrap_err()
+        };
+        let broken = Shared::new("received fatal alert: CertificateRequired");
+        assert_eq!(cause(gone().await, Some(&broken)).to_string(), broken.to_string());
+        let (own, hypers) = (cause(gone().await, None), gone().await);
+        assert_eq!(own.to_string(), hypers.to_string());
+    }
+}
