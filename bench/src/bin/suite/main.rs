@@ -1,0 +1,5 @@
+//! Not written yet.
+
+#![forbid(unsafe_code)]
+
+fn main() {}
