@@ -79,6 +79,8 @@ pub struct Mock {
     pub length: Option<NonZeroU32>,
     /// Fail instead of sending this event, counted from 1.
     pub fail_at: Option<NonZeroU32>,
+    /// So many events come together, also where they have no delay between them; none: all that are due.
+    pub burst: Option<NonZeroU32>,
     /// The payload's `mock` object may set all of the above.
     pub allow_request_options: bool,
 }

@@ -240,7 +240,7 @@ mod tests {
         assert_eq!(body(&ToWorker::Resync { ticket: 9, fd_budget: 6 }), [4, 9, 6]);
         assert_eq!(body(&ToSupervisor::Ready { protocol_version: 1, build: "b".into() }), [0, 1, 1, b'b']);
         assert_eq!(body(&ToSupervisor::Taken { leases: vec![lease] }), [1, 1, 1]);
-        assert_eq!(body(&ToSupervisor::Committed { lease, format: Format::Raw }), [2, 1, 4]);
+        assert_eq!(body(&ToSupervisor::Committed { leases: vec![(lease, Format::Raw)] }), [2, 1, 1, 4]);
         let endings = vec![Ending { lease, outcome: Outcome::Internal }];
         assert_eq!(body(&ToSupervisor::Released { endings }), [3, 1, 1, 12]);
         let stages = [
@@ -282,7 +282,7 @@ mod tests {
             .collect();
         let (mut committed, mut drain) = (Vec::new(), Vec::new());
         let lease = LeaseId::first(7);
-        encode(&ToSupervisor::Committed { lease, format: Format::Events }, &mut committed).unwrap();
+        encode(&ToSupervisor::Committed { leases: vec![(lease, Format::Events)] }, &mut committed).unwrap();
         encode(&ToWorker::Drain { remaining_ms: 250 }, &mut drain).unwrap();
         assert_eq!(documented, [committed, drain]);
     }
@@ -322,7 +322,7 @@ mod tests {
         #[test]
         fn every_message_comes_back_as_it_went(lease in any::<u32>(), bytes in any::<Vec<u8>>(), memfd in any::<Option<u32>>()) {
             let lease = LeaseId::first(lease);
-            round_trip(&ToSupervisor::Committed { lease, format: Format::Events });
+            round_trip(&ToSupervisor::Committed { leases: vec![(lease, Format::Events)] });
             round_trip(&ToSupervisor::Taken { leases: vec![lease, lease.next()] });
             round_trip(&ToWorker::Handoff(Handoff { lease, attempt: 0, truncated: true, inline: Payload(bytes), memfd_bytes: memfd }));
         }

@@ -13,7 +13,7 @@ use crate::metric::Snapshot;
 
 /// The version of these messages. Each packet carries it. A new worker of another version fails the roll; an
 /// adopted one drains.
-pub const PROTOCOL_VERSION: u16 = 2;
+pub const PROTOCOL_VERSION: u16 = 3;
 
 /// From the supervisor to a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -142,10 +142,8 @@ pub enum ToSupervisor {
     },
     /// Bytes may be out from now on.
     Committed {
-        /// The lease.
-        lease: LeaseId,
-        /// How its events are written, should somebody else have to write the last one.
-        format: Format,
+        /// The leases, and how their events are written, should somebody else have to write the last one.
+        leases: Vec<(LeaseId, Format)>,
     },
     /// The sessions of these leases have ended: each lease once.
     Released {

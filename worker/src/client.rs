@@ -4,20 +4,21 @@
 //! client would lose the tail), waits without watching whether the client is still there.
 
 use std::future::poll_fn;
-use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use handoff_config::HalfClose;
-use handoff_shared::fdpass::{self, Watched};
+use handoff_shared::fdpass;
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, Shutdown, recv, send, setsockopt, shutdown, sockopt};
-use tokio::io::Interest;
+use rustix::event::epoll::EventFlags;
 use tokio::time::timeout;
 
+use crate::alarm::tick_after;
 use crate::cut::{Leash, Why};
+use crate::poller::Port;
 
 /// Request bytes that are read away for one client: a pipelined request, the rest of a body.
 const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
@@ -25,15 +26,36 @@ const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
 /// How often within `write_timeout` it is asked whether the client has taken anything.
 const LOOKS_PER_WRITE_TIMEOUT: u32 = 4;
 
+/// A client that was never waited for hangs up soon after its last byte: to look after it a few times costs less than
+/// to have it watched. The pauses between the looks.
+const LOOKS: [Duration; 3] = [Duration::from_millis(1), Duration::from_millis(5), Duration::from_millis(20)];
+
+/// Bytes from the client, or their end.
+const READABLE: EventFlags = EventFlags::IN.union(EventFlags::RDHUP).union(RESET);
+/// Room for bytes to the client.
+const WRITABLE: EventFlags = EventFlags::OUT.union(RESET);
+/// There is no connection any more.
+const RESET: EventFlags = EventFlags::HUP.union(EventFlags::ERR);
+
 /// One client.
 #[derive(Debug)]
 pub(crate) struct Client {
-    socket: Rc<Watched>,
+    port: Rc<Port>,
     half_close: HalfClose,
     pub(crate) write_timeout: Duration,
     discarded_bytes: usize,
     /// It has sent its FIN, which does not count as leaving.
     has_half_closed: bool,
+    writes: Writes,
+}
+
+/// How much of a stream is out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Writes {
+    None,
+    One,
+    /// Small ones do not wait for each other (tcp(7), TCP_NODELAY). The first waits for none, and is often the last.
+    Many,
 }
 
 /// Why bytes did not go out.
@@ -50,54 +72,75 @@ pub(crate) enum WriteError {
     Cut(Why),
 }
 
-/// A client's socket, made ready for writing without blocking.
-///
-/// # Errors
-/// When the kernel does not know it as a connected socket.
-pub(crate) fn watch(socket: OwnedFd) -> io::Result<Rc<Watched>> {
-    fdpass::set_nonblocking(socket.as_fd())?;
-    // A Unix socket has no such option.
-    let _ = setsockopt(&socket, sockopt::TcpNoDelay, &true);
-    Ok(Rc::new(Watched::new(socket, Interest::READABLE | Interest::WRITABLE)?))
-}
-
 impl Client {
     /// Takes a client over.
-    pub(crate) fn new(socket: Rc<Watched>, half_close: HalfClose, write_timeout: Duration) -> Self {
-        Self { socket, half_close, write_timeout, discarded_bytes: 0, has_half_closed: false }
+    pub(crate) fn new(port: Rc<Port>, half_close: HalfClose, write_timeout: Duration) -> Self {
+        let (discarded_bytes, has_half_closed, writes) = (0, false, Writes::None);
+        Self { port, half_close, write_timeout, discarded_bytes, has_half_closed, writes }
     }
 
     /// Writes all of it. Each byte of progress starts `write_timeout` again.
-    pub(crate) async fn write(&mut self, mut bytes: &[u8], leash: Leash<'_>) -> Result<(), WriteError> {
-        while !bytes.is_empty() {
-            match self.try_write(bytes) {
-                Ok(written) => bytes = &bytes[written..],
-                Err(Errno::EAGAIN) => self.wait_writable(leash).await?,
+    pub(crate) async fn write(&mut self, bytes: &[u8], leash: Leash<'_>) -> Result<(), WriteError> {
+        let written = self.write_now(bytes)?;
+        if written < bytes.len() {
+            // Few clients are that slow, and what it takes to wait for them is large.
+            Box::pin(self.write_slowly(&bytes[written..], leash)).await?;
+        }
+        Ok(())
+    }
+
+    /// As much as there is room for.
+    fn write_now(&mut self, bytes: &[u8]) -> Result<usize, WriteError> {
+        let mut written = 0;
+        while written < bytes.len() {
+            match self.try_write(&bytes[written..]) {
+                Ok(more) => written += more,
+                Err(Errno::EAGAIN) => break,
                 Err(Errno::EINTR) => {}
                 Err(_) => return Err(WriteError::Gone),
             }
+        }
+        Ok(written)
+    }
+
+    async fn write_slowly(&mut self, mut bytes: &[u8], leash: Leash<'_>) -> Result<(), WriteError> {
+        while !bytes.is_empty() {
+            self.wait_writable(leash).await?;
+            bytes = &bytes[self.write_now(bytes)?..];
         }
         Ok(())
     }
 
     /// Ready when the client is gone. What it sends meanwhile is read and thrown away.
     pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        while self.reads() {
+            if self.port.poll_ready(cx, READABLE).is_pending() {
+                return Poll::Pending;
+            }
+            // Forgotten first: what comes while we read rings again.
+            self.port.forget(READABLE.difference(RESET));
+            if self.read_away().is_ready() || self.port.poll_ready(cx, RESET).is_ready() {
+                return Poll::Ready(());
+            }
+        }
+        // From whom nothing more is read, only a reset counts.
+        self.port.poll_ready(cx, RESET)
+    }
+
+    /// Reads what is there. Ready: the client is gone.
+    fn read_away(&mut self) -> Poll<()> {
         let mut scratch = [0; 4096];
         while self.reads() {
-            let Poll::Ready(ready) = self.socket.poll_read_ready(cx) else { return Poll::Pending };
-            match recv(self.socket.as_raw_fd(), &mut scratch, MsgFlags::MSG_DONTWAIT) {
+            match recv(self.port.as_fd().as_raw_fd(), &mut scratch, MsgFlags::MSG_DONTWAIT) {
                 Ok(0) if self.half_close == HalfClose::Gone => return Poll::Ready(()),
                 Ok(0) => self.has_half_closed = true,
                 Ok(bytes) => self.discarded_bytes += bytes,
-                Err(Errno::EAGAIN) => match ready {
-                    Ok(mut ready) => ready.clear_ready(),
-                    Err(_) => return Poll::Ready(()),
-                },
+                Err(Errno::EAGAIN) => return Poll::Pending,
                 Err(Errno::EINTR) => {}
                 Err(_) => return Poll::Ready(()),
             }
         }
-        self.poll_reset(cx)
+        Poll::Pending
     }
 
     /// Whether anything that the client sends is of interest.
@@ -105,54 +148,62 @@ impl Client {
         !self.has_half_closed && self.discarded_bytes < DISCARDED_BYTES_MAX
     }
 
-    /// Ready when the connection is reset. For a client from which nothing more is read, that is all that
-    /// counts. Readiness to write is forgotten: who wants to write tries first.
-    fn poll_reset(&self, cx: &mut Context<'_>) -> Poll<()> {
-        loop {
-            match self.socket.poll_write_ready(cx) {
-                Poll::Ready(Ok(ready)) if ready.ready().is_write_closed() => return Poll::Ready(()),
-                Poll::Ready(Ok(mut ready)) => ready.clear_ready(),
-                Poll::Ready(Err(_)) => return Poll::Ready(()),
-                Poll::Pending => return Poll::Pending,
-            }
-        }
-    }
-
     /// Ends the stream towards the client, then reads until it hangs up, or for at most `linger`.
-    pub(crate) async fn finish(mut self, linger: Duration, leash: Leash<'_>) {
+    pub(crate) async fn finish(&mut self, linger: Duration, leash: Leash<'_>) {
         // Not only close: the supervisor's dup keeps the connection open.
-        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Write);
+        let _ = shutdown(self.port.as_fd().as_raw_fd(), Shutdown::Write);
         self.half_close = HalfClose::Gone;
         // What was thrown away before does not count here: the tail is worth as much again.
         self.discarded_bytes = 0;
         if self.reads() {
+            let deadline = Instant::now() + linger;
             tokio::select! {
                 biased;
-                _ = timeout(linger, poll_fn(|cx| self.poll_gone(cx))) => {}
+                () = self.hung_up(deadline) => {}
                 _ = leash.silence() => {}
             }
         }
     }
 
+    /// Resolves when the client has hung up, or the deadline has come.
+    async fn hung_up(&mut self, deadline: Instant) {
+        for pause in LOOKS {
+            if self.port.is_watched() {
+                break;
+            }
+            let look = tick_after(Instant::now() + pause).min(deadline);
+            tokio::time::sleep_until(look.into()).await;
+            if self.read_away().is_ready() || look == deadline || !self.reads() {
+                return;
+            }
+        }
+        let _ = tokio::time::timeout_at(deadline.into(), poll_fn(|cx| self.poll_gone(cx))).await;
+    }
+
     /// Nothing more is to be said to somebody who does not listen. The supervisor's dup must not keep the
     /// connection open.
     pub(crate) fn abort(&self) {
-        let _ = shutdown(self.socket.as_raw_fd(), Shutdown::Both);
+        let _ = shutdown(self.port.as_fd().as_raw_fd(), Shutdown::Both);
     }
 
-    fn try_write(&self, bytes: &[u8]) -> nix::Result<usize> {
-        send(
-            self.socket.get_ref().as_fd().as_raw_fd(),
-            bytes,
-            MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT,
-        )
+    fn try_write(&mut self, bytes: &[u8]) -> nix::Result<usize> {
+        self.writes = match self.writes {
+            Writes::None => Writes::One,
+            Writes::One => {
+                // A Unix socket has no such option.
+                let _ = setsockopt(&self.port.as_fd(), sockopt::TcpNoDelay, &true);
+                Writes::Many
+            }
+            Writes::Many => Writes::Many,
+        };
+        send(self.port.as_fd().as_raw_fd(), bytes, MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT)
     }
 
     /// Waits for room in the socket's buffer. The kernel reports it only when a large part is free, which takes
     /// a slow reader long: as long as the buffer empties at all, the client is waited for.
     async fn wait_writable(&mut self, leash: Leash<'_>) -> Result<(), WriteError> {
         let patience = self.write_timeout / LOOKS_PER_WRITE_TIMEOUT;
-        let mut unsent = fdpass::unsent_bytes(self.socket.get_ref().as_fd());
+        let mut unsent = fdpass::unsent_bytes(self.port.as_fd());
         let mut looks_left = LOOKS_PER_WRITE_TIMEOUT;
         while looks_left > 0 {
             // Room first: whoever looks for a reset forgets that there was any.
@@ -165,7 +216,7 @@ impl Client {
                 change = timeout(patience, change) => if let Ok(change) = change { return change },
                 why = leash.silence() => return Err(WriteError::Cut(why)),
             }
-            let before = std::mem::replace(&mut unsent, fdpass::unsent_bytes(self.socket.get_ref().as_fd()));
+            let before = std::mem::replace(&mut unsent, fdpass::unsent_bytes(self.port.as_fd()));
             looks_left = if unsent < before { LOOKS_PER_WRITE_TIMEOUT } else { looks_left - 1 };
         }
         Err(WriteError::TooSlow)
@@ -173,13 +224,8 @@ impl Client {
 
     /// The readiness that led to EAGAIN is stale: forget it, and wait for the next.
     fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        match self.socket.poll_write_ready(cx) {
-            Poll::Ready(Ok(mut ready)) => {
-                ready.clear_ready();
-                Poll::Ready(())
-            }
-            Poll::Ready(Err(_)) => Poll::Ready(()),
-            Poll::Pending => Poll::Pending,
-        }
+        let ready = self.port.poll_ready(cx, WRITABLE);
+        self.port.forget(EventFlags::OUT);
+        ready
     }
 }

@@ -4,47 +4,29 @@
 //! Never: waits for more than last words.
 
 use std::cell::Cell;
+use std::future::poll_fn;
+use std::task::{Context, Poll};
 use std::time::Instant;
 
 use handoff_shared::limits::LAST_WORDS;
-use tokio::sync::Notify;
 
 use crate::drain::Drain;
+use crate::poller::Port;
 
-/// It comes once.
+/// It comes once. Whoever lets it fall wakes those whom it concerns.
 #[derive(Debug, Default)]
-pub(crate) struct Cut {
-    at: Cell<Option<Instant>>,
-    news: Notify,
-}
+pub(crate) struct Cut(Cell<Option<Instant>>);
 
 impl Cut {
     /// Now; the first one counts.
     pub(crate) fn fall(&self) {
-        if self.at.get().is_none() {
-            self.at.set(Some(Instant::now()));
+        if !self.has_fallen() {
+            self.0.set(Some(Instant::now()));
         }
-        self.news.notify_waiters();
     }
 
     pub(crate) fn has_fallen(&self) -> bool {
-        self.at.get().is_some()
-    }
-
-    /// Resolves when it comes.
-    pub(crate) async fn fallen(&self) {
-        let news = self.news.notified();
-        if self.at.get().is_none() {
-            news.await;
-        }
-    }
-
-    /// Resolves when also the time for last words is over.
-    pub(crate) async fn silence(&self) {
-        self.fallen().await;
-        if let Some(at) = self.at.get() {
-            tokio::time::sleep_until((at + LAST_WORDS).into()).await;
-        }
+        self.0.get().is_some()
     }
 }
 
@@ -53,6 +35,8 @@ impl Cut {
 pub(crate) struct Leash<'a> {
     pub(crate) drain: &'a Drain,
     pub(crate) own: &'a Cut,
+    /// By which the session is woken.
+    pub(crate) port: &'a Port,
 }
 
 /// Why a session is ended.
@@ -65,21 +49,33 @@ pub(crate) enum Why {
 }
 
 impl Leash<'_> {
+    /// Ready when the session has to end. The session's own task polls this, and no other.
+    pub(crate) fn poll_pulled(self, cx: &mut Context<'_>) -> Poll<Why> {
+        self.port.wake_me(cx);
+        match self.fallen() {
+            Some((why, _)) => Poll::Ready(why),
+            None => Poll::Pending,
+        }
+    }
+
     /// Resolves when the session has to end.
     pub(crate) async fn pulled(self) -> Why {
-        tokio::select! {
-            biased;
-            () = self.own.fallen() => Why::Canceled,
-            () = self.drain.cut.fallen() => Why::Drain,
-        }
+        poll_fn(|cx| self.poll_pulled(cx)).await
     }
 
     /// Resolves when also the time for last words is over.
     pub(crate) async fn silence(self) -> Why {
-        tokio::select! {
-            biased;
-            () = self.own.silence() => Why::Canceled,
-            () = self.drain.cut.silence() => Why::Drain,
+        let why = self.pulled().await;
+        if let Some((_, at)) = self.fallen() {
+            tokio::time::sleep_until((at + LAST_WORDS).into()).await;
         }
+        why
+    }
+
+    /// The first of the two.
+    fn fallen(self) -> Option<(Why, Instant)> {
+        let own = self.own.0.get().map(|at| (Why::Canceled, at));
+        let drain = self.drain.cut.0.get().map(|at| (Why::Drain, at));
+        own.into_iter().chain(drain).min_by_key(|(_, at)| *at)
     }
 }

@@ -6,6 +6,8 @@ mod chunk;
 #[cfg(test)]
 mod tests;
 
+use std::rc::Rc;
+
 use handoff_shared::message::Format;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -23,7 +25,7 @@ pub struct Stream {
     /// What they carry besides the answer.
     pub include: Include,
     /// The prefix of every event's id.
-    pub request_id: String,
+    pub request_id: Rc<str>,
     /// For `openai`: the model's name.
     pub model: String,
     /// For `openai`: when the answer began, in Unix time.
@@ -50,6 +52,18 @@ impl Writer {
     #[must_use]
     pub fn new(stream: Stream) -> Self {
         Self { stream, next_id: 1, role_sent: false, is_native: false, after_cr: false, finish_reason: None }
+    }
+
+    /// What the site calls the stream.
+    #[must_use]
+    pub fn request_id(&self) -> &str {
+        &self.stream.request_id
+    }
+
+    /// How events are written.
+    #[must_use]
+    pub fn format(&self) -> Format {
+        self.stream.format
     }
 
     /// One event; nothing, where the format has no place for it or the client did not ask for it.

@@ -9,13 +9,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use handoff_shared::fdpass::{self, Watched};
+use handoff_shared::fdpass;
 use handoff_shared::ids::LeaseId;
 use handoff_shared::limits::{
     HELD_BYTES_MAX, HELD_LEASES_PER_PAGE_MAX, PACKET_FDS_MAX, SESSIONS_PER_PAGE_MAX,
 };
 use handoff_shared::message::{Format, Handoff, Held, HeldLease, HeldStage, SessionView};
 
+use crate::poller::Port;
 use crate::progress::Progress;
 
 /// A handoff as it was received.
@@ -29,8 +30,7 @@ pub(crate) struct Task {
 #[derive(Clone, Debug)]
 pub(crate) struct Holding {
     pub(crate) stage: Stage,
-    /// None: the kernel refused to watch it; the session ends at once.
-    pub(crate) socket: Option<Rc<Watched>>,
+    pub(crate) port: Rc<Port>,
     pub(crate) progress: Rc<Progress>,
 }
 
@@ -69,13 +69,21 @@ impl Holdings {
             && let Stage::Taken(task) = &holding.stage
         {
             holding.stage = Stage::Committed { attempt: task.handoff.attempt, format };
+            holding.progress.is_committed.set(true);
+            holding.port.wake();
         }
+    }
+
+    /// Something has happened that concerns everybody.
+    pub(crate) fn wake_all(&self) {
+        self.0.values().for_each(|holding| holding.port.wake());
     }
 
     /// An operator ends this one. One that is not here has ended already.
     pub(crate) fn cancel(&self, lease: LeaseId) {
         if let Some(holding) = self.0.get(&lease) {
             holding.progress.cut.fall();
+            holding.port.wake();
         }
     }
 
@@ -162,21 +170,23 @@ impl Listed {
         if listed.has_fd {
             *budget -= needed;
         }
-        if let (Stage::Taken(_), Some(socket)) = (&holding.stage, &holding.socket) {
-            listed.written = fdpass::tcp_written(socket.get_ref().as_fd());
+        if let Stage::Taken(_) = &holding.stage {
+            listed.written = fdpass::tcp_written(holding.port.as_fd());
         }
         listed
     }
 
     fn fds(&self) -> Vec<BorrowedFd<'_>> {
-        let Some(socket) = self.holding.socket.as_ref().filter(|_| self.has_fd) else { return Vec::new() };
+        if !self.has_fd {
+            return Vec::new();
+        }
         let memfd = match &self.holding.stage {
             Stage::Taken(task) => task.memfd.as_ref(),
             Stage::Committed { .. } => None,
             // Nobody writes a second epitaph.
             Stage::Epitaph => return Vec::new(),
         };
-        std::iter::once(socket.get_ref().as_fd()).chain(memfd.map(|memfd| memfd.as_fd())).collect()
+        std::iter::once(self.holding.port.as_fd()).chain(memfd.map(|memfd| memfd.as_fd())).collect()
     }
 
     /// No more than this in a packet.
@@ -209,7 +219,7 @@ impl Listed {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client;
+    use crate::poller::Poller;
     use handoff_shared::ids::{Generation, SlotId};
     use handoff_shared::message::{PROTOCOL_VERSION, Payload, Phase, ToSupervisor};
 
@@ -236,9 +246,9 @@ mod tests {
         };
         let memfd = memfd.then(|| Arc::new(handoff_shared::memfd::seal(b"x").unwrap()));
         let socket = std::os::unix::net::UnixStream::pair().unwrap().0;
-        let socket = Some(client::watch(socket.into()).unwrap());
+        let port = Poller::new().unwrap().port(socket.into());
         let progress = Rc::new(Progress::new(Phase::Waiting));
-        Holding { stage: Stage::Taken(Rc::new(Task { handoff, memfd })), socket, progress }
+        Holding { stage: Stage::Taken(Rc::new(Task { handoff, memfd })), port, progress }
     }
 
     fn pages(inventory: &mut Inventory) -> Vec<(Held, usize)> {

@@ -14,7 +14,6 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use handoff_shared::channel::{Fds, ReceiveError, WorkerChannel};
-use handoff_shared::fdpass::Watched;
 use handoff_shared::ids::LeaseId;
 use handoff_shared::limits::{BEAT_INTERVAL, CREDITS_PER_WORKER, LAST_WORDS};
 use handoff_shared::log::Log;
@@ -26,11 +25,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::task::spawn_local;
 use tokio::time::{MissedTickBehavior, interval, sleep_until, timeout};
 
-use crate::client;
 use crate::drain::Drain;
 use crate::files::Files;
 use crate::holdings::{Holding, Stage, Task};
 use crate::opened::OpenError;
+use crate::poller::Poller;
 use crate::progress::Progress;
 use crate::report::{Held, Reporter};
 use crate::sandbox::Confined;
@@ -43,6 +42,7 @@ pub(crate) struct Room {
     pub(crate) configure: Configure,
     pub(crate) reporter: Rc<Reporter>,
     pub(crate) drain: Drain,
+    pub(crate) poller: Rc<Poller>,
     pub(crate) counts: Rc<RefCell<Counts>>,
     pub(crate) upstreams: Upstreams,
     pub(crate) files: Files,
@@ -86,7 +86,9 @@ pub async fn work(
         .map_err(|error| InboxError::Upstreams(Box::new(error)))?;
     let files = Files::new(confined.opened.files);
     let (drain, readers) = (Drain::default(), Readers::default());
-    let room = Rc::new(Room { reporter, drain, counts, upstreams, files, readers, configure });
+    let poller = Poller::new().map_err(InboxError::Setup)?;
+    spawn_local(Rc::clone(&poller).run());
+    let room = Rc::new(Room { reporter, drain, poller, counts, upstreams, files, readers, configure });
     let mut inbox = Inbox {
         beat: 0,
         ends_when_empty: false,
@@ -142,6 +144,7 @@ impl Inbox<'_> {
                 () = room.drain.deadline() => {
                     tracing::warn!(sessions = room.reporter.sessions(), "the drain's deadline has come");
                     room.drain.cut.fall();
+                    room.reporter.wake_all();
                     last_moment = Some(Instant::now() + LAST_WORDS + BEAT_INTERVAL / 2);
                 }
                 () = room.reporter.session_left(), if self.ends_when_empty => {}
@@ -186,13 +189,13 @@ impl Inbox<'_> {
                 }
                 let lease = handoff.lease;
                 let task = Rc::new(Task { handoff, memfd });
-                let (held, socket) = self.enter(lease, Stage::Taken(Rc::clone(&task)), client)?;
-                spawn_local(session::serve(Rc::clone(&self.room), held, socket, task, Instant::now()));
+                let held = self.enter(lease, Stage::Taken(Rc::clone(&task)), client)?;
+                spawn_local(session::serve(Rc::clone(&self.room), held, task, Instant::now()));
             }
             ToWorker::Epitaph { lease, format } => {
                 let client = fds.next().ok_or(InboxError::OutOfTurn("epitaph without its client"))?;
-                let (held, socket) = self.enter(lease, Stage::Epitaph, client)?;
-                spawn_local(session::bury(Rc::clone(&self.room), held, socket, format));
+                let held = self.enter(lease, Stage::Epitaph, client)?;
+                spawn_local(session::bury(Rc::clone(&self.room), held, format));
             }
             ToWorker::Drain { remaining_ms } => {
                 self.room.drain.begin(Instant::now() + Duration::from_millis(remaining_ms));
@@ -213,23 +216,15 @@ impl Inbox<'_> {
     }
 
     /// From here on the lease is among what we hold.
-    fn enter(
-        &self,
-        lease: LeaseId,
-        stage: Stage,
-        client: OwnedFd,
-    ) -> Result<(Held, Option<Rc<Watched>>), InboxError> {
-        let socket = client::watch(client)
-            .inspect_err(|error| tracing::debug!(%error, %lease, "client's socket is dead"))
-            .ok();
+    fn enter(&self, lease: LeaseId, stage: Stage, client: OwnedFd) -> Result<Held, InboxError> {
         let phase = match stage {
             Stage::Taken(_) | Stage::Committed { .. } => Phase::Waiting,
             Stage::Epitaph => Phase::Epitaph,
         };
-        let progress = Rc::new(Progress::new(phase));
-        let holding = Holding { stage, socket: socket.clone(), progress };
+        let port = self.room.poller.port(client);
+        let holding = Holding { stage, port, progress: Rc::new(Progress::new(phase)) };
         let held = self.room.reporter.enter(lease, holding);
-        Ok((held.ok_or(InboxError::OutOfTurn("a lease that is here already"))?, socket))
+        held.ok_or(InboxError::OutOfTurn("a lease that is here already"))
     }
 
     /// A new supervisor has adopted us.

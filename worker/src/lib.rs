@@ -6,10 +6,12 @@
 //!
 //! `sandbox` confines the process before it begins; `inbox` receives; `session` is one client from start to end, with
 //! `request`, `files`, `upstream`, `format` and `client` as its rooms; `report` tells the supervisor, and `progress` an operator;
+//! `poller` watches the clients' sockets, and `alarm` the clock;
 //! `drain` knows when it is enough, and `cut` carries it to the sessions.
 
 #![forbid(unsafe_code)]
 
+mod alarm;
 mod client;
 mod cut;
 mod drain;
@@ -22,6 +24,7 @@ mod holdings;
 mod inbox;
 mod json;
 pub mod opened;
+mod poller;
 mod progress;
 mod report;
 pub mod request;

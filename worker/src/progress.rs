@@ -19,6 +19,8 @@ pub(crate) struct Progress {
     names: RefCell<Names>,
     /// An operator ends it.
     pub(crate) cut: Cut,
+    /// The supervisor knows that bytes may be out.
+    pub(crate) is_committed: Cell<bool>,
 }
 
 #[derive(Debug, Default)]
@@ -35,6 +37,7 @@ impl Progress {
             bytes: Cell::new(0),
             names: RefCell::default(),
             cut: Cut::default(),
+            is_committed: Cell::new(false),
         }
     }
 

@@ -5,6 +5,7 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
+use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 
@@ -15,10 +16,11 @@ use handoff_shared::limits::{
 };
 use handoff_shared::message::{Cooldown, Ending, Format, Held as HeldPage, Outcome, ToSupervisor, ToWorker};
 use handoff_shared::metric::Snapshot;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 
 use crate::files::Claimed;
 use crate::holdings::{Holding, Holdings, Inventory};
+use crate::poller::Port;
 use crate::progress::Progress;
 
 /// Operators who look at the same time; those who have waited longest look in vain.
@@ -44,7 +46,7 @@ pub(crate) struct Reporter {
 struct Pending {
     ready: Option<ToSupervisor>,
     taken: Vec<LeaseId>,
-    commits: VecDeque<(LeaseId, Format, oneshot::Sender<()>)>,
+    commits: Vec<(LeaseId, Format)>,
     endings: Vec<Ending>,
     snapshot: Option<Box<Snapshot>>,
     /// Pages of sessions that an operator waits for.
@@ -94,11 +96,12 @@ impl Reporter {
 
     /// A session begins; the guard's drop ends it. None: the lease is here already.
     pub(crate) fn enter(self: &Rc<Self>, lease: LeaseId, holding: Holding) -> Option<Held> {
-        let progress = Rc::clone(&holding.progress);
+        let (port, progress) = (Rc::clone(&holding.port), Rc::clone(&holding.progress));
         let is_new = self.holdings.borrow_mut().add(lease, holding);
         is_new.then(|| Held {
             reporter: Rc::clone(self),
             lease,
+            port,
             progress,
             outcome: Cell::new(Outcome::Internal),
             files: RefCell::default(),
@@ -170,6 +173,12 @@ impl Reporter {
     pub(crate) fn close(&self) {
         self.is_closed.set(true);
         *self.pending.borrow_mut() = Pending::default();
+        self.holdings.borrow().wake_all();
+    }
+
+    /// The end has come for all sessions, or for those that wait to commit: they look.
+    pub(crate) fn wake_all(&self) {
+        self.holdings.borrow().wake_all();
     }
 
     /// Says what is pending. Returns whether the socket is full.
@@ -185,7 +194,7 @@ impl Reporter {
                 true
             }
             Err(error @ (SendError::Closed | SendError::Encode(_))) => {
-                // The end of the channel is noticed where it is read.
+                // The end of the channel is noticed where it is read, and wakes who waits.
                 tracing::debug!(%error, "report was not sent");
                 *pending = Pending::default();
                 false
@@ -198,17 +207,12 @@ impl Reporter {
         self.channel.borrow().poll_writable(cx).map(|_| ())
     }
 
-    async fn commit(&self, lease: LeaseId, format: Format) {
-        if self.is_closed.get() {
-            return;
-        }
-        let (told, accepted) = oneshot::channel();
-        self.pending.borrow_mut().commits.push_back((lease, format, told));
-        if self.flush() {
+    /// Sessions that begin together are said together, when all have had their turn.
+    fn commit(&self, lease: LeaseId, format: Format) {
+        if !self.is_closed.get() {
+            self.pending.borrow_mut().commits.push((lease, format));
             self.news.notify_one();
         }
-        // An error means that nobody is there to be told: nobody else can answer this client then.
-        let _ = accepted.await;
     }
 
     fn leave(&self, ending: Ending) {
@@ -262,11 +266,12 @@ impl Pending {
             channel.try_send(&ToSupervisor::Taken { leases }, &[])?;
             self.taken.drain(..batch);
         }
-        while let Some((lease, format, _)) = self.commits.front() {
-            channel.try_send(&ToSupervisor::Committed { lease: *lease, format: *format }, &[])?;
-            holdings.commit(*lease, *format);
-            if let Some((_, _, told)) = self.commits.pop_front() {
-                let _ = told.send(());
+        while !self.commits.is_empty() {
+            let batch = self.commits.len().min(LEASES_PER_MESSAGE_MAX);
+            let leases = self.commits[..batch].to_vec();
+            channel.try_send(&ToSupervisor::Committed { leases }, &[])?;
+            for (lease, format) in self.commits.drain(..batch) {
+                holdings.commit(lease, format);
             }
         }
         while !self.endings.is_empty() {
@@ -299,6 +304,7 @@ impl Pending {
 pub(crate) struct Held {
     reporter: Rc<Reporter>,
     pub(crate) lease: LeaseId,
+    pub(crate) port: Rc<Port>,
     pub(crate) progress: Rc<Progress>,
     outcome: Cell<Outcome>,
     files: RefCell<Claimed>,
@@ -307,7 +313,14 @@ pub(crate) struct Held {
 impl Held {
     /// Bytes may be out from here on. Returns when the kernel has this in its hands.
     pub(crate) async fn commit(&self, format: Format) {
-        self.reporter.commit(self.lease, format).await;
+        self.reporter.commit(self.lease, format);
+        poll_fn(|cx| {
+            self.port.wake_me(cx);
+            // Without a supervisor nobody else can answer this client.
+            let is_said = self.progress.is_committed.get() || self.reporter.is_closed.get();
+            if is_said { Poll::Ready(()) } else { Poll::Pending }
+        })
+        .await;
         // From here on no other worker can need them.
         self.files.take().remove();
     }

@@ -58,6 +58,7 @@ const KEYS_OF_KINDS: &[(&str, KindName)] = &[
     ("first_token_delay_ms", KindName::Mock),
     ("length", KindName::Mock),
     ("fail_at", KindName::Mock),
+    ("burst", KindName::Mock),
     ("allow_request_options", KindName::Mock),
 ];
 
@@ -202,13 +203,14 @@ fn value_of(reader: &mut Reader<'_>, section: &Section, kind: KindName) -> Optio
 fn mock(reader: &mut Reader<'_>, section: &Section) -> Mock {
     let delay = allowed::milliseconds(MOCK_DELAY_MS);
     let mut events = |name| NonZeroU32::new(reader.value(&section.key(name), 0, allowed::whole(MOCK_EVENTS)));
-    let (length, fail_at) = (events("length"), events("fail_at"));
+    let (length, fail_at, burst) = (events("length"), events("fail_at"), events("burst"));
     let mut delay_of = |name, default| reader.value(&section.key(name), default, &delay);
     Mock {
         token_delay: delay_of("token_delay_ms", Duration::from_millis(50)),
         first_token_delay: delay_of("first_token_delay_ms", Duration::ZERO),
         length,
         fail_at,
+        burst,
         allow_request_options: reader.value(&section.key("allow_request_options"), false, allowed::flag),
     }
 }

@@ -105,8 +105,10 @@ impl EventLoop {
             }
             ToSupervisor::Cooldown(cooldown) => self.hear_cooldown(worker, cooldown),
             ToSupervisor::Taken { leases } => self.tell(Event::Taken { worker, leases }),
-            ToSupervisor::Committed { lease, format } => {
-                self.tell(Event::Committed { worker, lease, format })
+            ToSupervisor::Committed { leases } => {
+                for (lease, format) in leases {
+                    self.tell(Event::Committed { worker, lease, format });
+                }
             }
             ToSupervisor::Released { endings } => {
                 for ending in endings {

@@ -12,7 +12,7 @@ fn writer(format: Format, include: Include) -> Writer {
     Writer::new(Stream {
         format,
         include,
-        request_id: "r".to_owned(),
+        request_id: "r".into(),
         model: "gpt".to_owned(),
         created_secs: 1_700_000_000,
     })

@@ -1,12 +1,10 @@
-//! The deadlines of one stream, on one timer. In: what happened when. Out: what is due.
-//! Never: touches the timer for each event: it is set to the earliest deadline that was known, and looks
-//! again when it rings.
+//! The deadlines of one stream. In: what happened when. Out: what is due.
+//! Never: waits by itself: the session's alarm does.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
-use tokio::time::Sleep;
+use crate::alarm::Alarm;
 
 /// What may be due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +20,6 @@ pub(super) enum Due {
 /// The times that matter to one stream.
 #[derive(Debug)]
 pub(super) struct Clock {
-    timer: Pin<Box<Sleep>>,
     pub(super) limits: Limits,
     began_at: Instant,
     /// The last write to the client.
@@ -40,22 +37,13 @@ pub(super) struct Limits {
 
 impl Clock {
     pub(super) fn new(now: Instant, limits: Limits) -> Self {
-        let mut clock = Self {
-            timer: Box::pin(tokio::time::sleep_until(now.into())),
-            limits,
-            began_at: now,
-            wrote_at: now,
-            head_sent: false,
-        };
-        clock.rewind();
-        clock
+        Self { limits, began_at: now, wrote_at: now, head_sent: false }
     }
 
     /// The head goes out: from now on silence means a heartbeat, which may be due earlier than the head was.
     pub(super) fn head_out(&mut self, now: Instant) {
         self.head_sent = true;
         self.wrote_at = now;
-        self.rewind();
     }
 
     pub(super) fn wrote(&mut self, now: Instant) {
@@ -68,25 +56,14 @@ impl Clock {
     }
 
     /// The stream has taken too long. For streams so busy that nobody polls.
-    pub(super) fn is_over(&self) -> bool {
-        self.limits.total.is_some_and(|total| self.began_at.elapsed() >= total)
+    pub(super) fn is_over(&self, now: Instant) -> bool {
+        self.limits.total.is_some_and(|total| now.duration_since(self.began_at) >= total)
     }
 
     /// Ready with what is due now.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Due> {
-        while Future::poll(self.timer.as_mut(), cx).is_ready() {
-            let (at, due) = self.next();
-            if at <= Instant::now() {
-                return Poll::Ready(due);
-            }
-            self.timer.as_mut().reset(at.into());
-        }
-        Poll::Pending
-    }
-
-    fn rewind(&mut self) {
-        let (at, _) = self.next();
-        self.timer.as_mut().reset(at.into());
+    pub(super) fn poll(&self, alarm: &Alarm) -> Poll<Due> {
+        let (at, due) = self.next();
+        alarm.poll_until(at).map(|()| due)
     }
 
     fn next(&self) -> (Instant, Due) {
@@ -110,8 +87,8 @@ mod tests {
         Clock::new(now, limits)
     }
 
-    #[tokio::test]
-    async fn silence_before_the_head_ends_with_the_head_and_after_it_with_a_heartbeat() {
+    #[test]
+    fn silence_before_the_head_ends_with_the_head_and_after_it_with_a_heartbeat() {
         let now = Instant::now();
         let mut clock = clock(now);
         assert_eq!(clock.next(), (now + Duration::from_secs(1), Due::Head));
@@ -119,18 +96,19 @@ mod tests {
         assert_eq!(clock.next(), (now + Duration::from_secs(3), Due::Heartbeat));
     }
 
-    #[tokio::test]
-    async fn a_heartbeat_is_due_in_time_also_when_the_head_would_have_been_later() {
+    #[test]
+    fn a_heartbeat_is_due_in_time_also_when_the_head_would_have_been_later() {
         let now = Instant::now();
         let mut clock = clock(now);
         clock.limits.heartbeat = Duration::from_millis(1);
         clock.head_out(now);
-        let due = tokio::time::timeout(Duration::from_millis(900), std::future::poll_fn(|cx| clock.poll(cx)));
-        assert_eq!(due.await, Ok(Due::Heartbeat));
+        assert_eq!(clock.next(), (now + Duration::from_millis(1), Due::Heartbeat));
+        assert_eq!(clock.poll(&Alarm::at(now)), Poll::Pending);
+        assert_eq!(clock.poll(&Alarm::at(now + Duration::from_millis(1))), Poll::Ready(Due::Heartbeat));
     }
 
-    #[tokio::test]
-    async fn a_long_stream_ends_at_its_limit_however_busy_it_is() {
+    #[test]
+    fn a_long_stream_ends_at_its_limit_however_busy_it_is() {
         let now = Instant::now();
         let mut clock = clock(now);
         clock.limits.total = Some(Duration::from_millis(500));

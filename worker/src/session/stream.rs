@@ -4,19 +4,19 @@
 //! a broken answer as if it were whole.
 
 use std::future::poll_fn;
-use std::pin::{Pin, pin};
-use std::task::Poll;
+use std::rc::Rc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use handoff_config::backend::OnDisconnect;
-use handoff_shared::message::{Format, Outcome};
-use tokio::time::timeout;
+use handoff_shared::message::Outcome;
 
 use super::clock::{Clock, Due, Limits};
 use super::story::Story;
 use super::{leash, outcome_of};
+use crate::alarm::Alarm;
 use crate::client::{Client, WriteError};
-use crate::cut::Why;
+use crate::cut::{Leash, Why};
 use crate::event::Event;
 use crate::failure::{Code, Failure};
 use crate::format::{self, Writer};
@@ -41,30 +41,34 @@ const RELAY_LINGER_MIN: Duration = Duration::from_secs(1);
 const DRAIN_USAGE_MAX: Duration = Duration::from_secs(30);
 
 /// One stream on its way.
-pub(super) struct Stream<'a> {
-    room: &'a Room,
-    held: &'a Held,
+#[derive(Debug)]
+pub(super) struct Stream {
     client: Client,
-    reply: Reply<'a>,
-    upstream: Answer,
-    story: &'a mut Story,
-    writer: Writer,
-    format: Format,
+    upstream: Option<Answer>,
+    alarm: Alarm,
     clock: Clock,
+    writer: Writer,
+    /// What the site adds to the head, until that is written.
+    response_headers: Vec<(String, String)>,
     /// How long the client is waited for at the end.
     linger: Duration,
+    /// What is to be written. Between events it has no memory.
     out: Vec<u8>,
     /// Events in `out`.
     events: u64,
     /// The answer has begun: an error comes as an event from here on.
     content_begun: bool,
+    /// Nobody has waited for anything yet, and so the client has not been looked after.
+    is_fresh: bool,
 }
 
 /// What a stream waits for.
 enum Next {
-    Event(Option<Result<Event, Failure>>),
-    /// The upstream has nothing more for now.
+    /// There is something to write, and nothing more for now.
     Flush,
+    /// The answer is complete.
+    End,
+    Failed(Failure),
     ClientGone,
     Due(Due),
     Cut(Why),
@@ -84,15 +88,14 @@ impl From<WriteError> for End {
     }
 }
 
-impl<'a> Stream<'a> {
+impl Stream {
     pub(super) fn new(
-        room: &'a Room,
-        held: &'a Held,
+        room: &Room,
         mut client: Client,
         request: &ChatRequest,
-        reply: Reply<'a>,
+        request_id: Rc<str>,
+        response_headers: Vec<(String, String)>,
         upstream: Answer,
-        story: &'a mut Story,
     ) -> Self {
         let config = &room.configure.config;
         let timeouts = upstream.timeouts();
@@ -112,64 +115,61 @@ impl<'a> Stream<'a> {
         let stream = format::Stream {
             format: request.format,
             include: request.include,
-            request_id: reply.request_id.to_owned(),
+            request_id,
             model: upstream.model().to_owned(),
             created_secs,
         };
         Self {
-            room,
-            held,
             client,
-            reply,
-            upstream,
-            story,
-            writer: Writer::new(stream),
-            format: request.format,
+            upstream: Some(upstream),
+            alarm: Alarm::default(),
             clock: Clock::new(Instant::now(), limits),
+            writer: Writer::new(stream),
+            response_headers,
             linger: config.client.linger.max(linger_min),
             out: Vec::new(),
             events: 0,
             content_begun: false,
+            is_fresh: true,
         }
     }
 
     /// From the first event to the last.
-    pub(super) async fn run(mut self) -> Outcome {
-        let outcome = match self.pump().await {
+    pub(super) async fn run(&mut self, room: &Room, held: &Held, story: &mut Story) -> Outcome {
+        let outcome = match self.pump(room, held, story).await {
             Ok(()) => Outcome::Complete,
             Err(End::Lost(error)) => outcome_of(&error),
-            Err(End::Failed(failure)) => self.fail(&failure).await,
+            Err(End::Failed(failure)) => Box::pin(self.fail(room, held, story, &failure)).await,
         };
-        self.story.answered(&self.upstream);
         if matches!(outcome, Outcome::ClientGone | Outcome::ClientTooSlow) {
             self.client.abort();
-            self.read_on().await;
-            self.story.answered(&self.upstream);
-        } else {
-            // The upstream is let go before the client is waited for.
-            drop(self.upstream);
-            self.held.progress.ending();
-            self.client.finish(self.linger, leash(self.room, self.held)).await;
+            Box::pin(self.read_on(leash(room, held))).await;
+        }
+        // The upstream is let go before the client is waited for.
+        if let Some(upstream) = self.upstream.take() {
+            story.answered(&upstream);
+        }
+        if !matches!(outcome, Outcome::ClientGone | Outcome::ClientTooSlow) {
+            held.progress.ending();
+            self.client.finish(self.linger, leash(room, held)).await;
         }
         outcome
     }
 
-    async fn pump(&mut self) -> Result<(), End> {
-        let mut cut = pin!(leash(self.room, self.held).pulled());
+    async fn pump(&mut self, room: &Room, held: &Held, story: &mut Story) -> Result<(), End> {
         loop {
-            match self.next(cut.as_mut()).await {
-                Next::Event(Some(Ok(event))) => self.add(&event),
-                Next::Event(Some(Err(failure))) => return Err(End::Failed(failure)),
-                Next::Event(None) => {
+            match poll_fn(|cx| self.poll_next(cx, leash(room, held))).await {
+                Next::End => {
                     self.writer.end(&mut self.out);
-                    return Ok(self.flush().await?);
+                    return Ok(self.flush(room, held, story).await?);
                 }
                 // A slow upstream: the client gets the head, and heartbeats from here on.
-                Next::Flush | Next::Due(Due::Head) => self.flush().await?,
-                Next::ClientGone => return Err(End::Lost(WriteError::Gone)),
+                Next::Flush | Next::Due(Due::Head) => self.flush(room, held, story).await?,
                 Next::Due(Due::Heartbeat) => self.writer.heartbeat(&mut self.out),
+                Next::ClientGone => return Err(End::Lost(WriteError::Gone)),
+                Next::Failed(failure) => return Err(End::Failed(failure)),
                 Next::Due(Due::End) => {
-                    self.upstream.too_long();
+                    self.upstream.iter_mut().for_each(Answer::too_long);
                     let failure = Failure::new(Code::StreamTooLong, "the answer took longer than allowed");
                     return Err(End::Failed(failure));
                 }
@@ -185,29 +185,45 @@ impl<'a> Stream<'a> {
         }
     }
 
-    /// What comes first: a full buffer, the drain's end, the client's end, an event, time to write what the
-    /// events before have left, time for something else.
-    async fn next(&mut self, mut cut: Pin<&mut impl Future<Output = Why>>) -> Next {
-        poll_fn(|cx| {
-            if self.out.len() >= WRITE_BYTES {
-                return Poll::Ready(Next::Flush);
+    /// What comes first: a full buffer, the drain's end, the client's end, events, time to write what the events before
+    /// have left, time for something else.
+    fn poll_next(&mut self, cx: &mut Context<'_>, leash: Leash<'_>) -> Poll<Next> {
+        self.alarm.begin();
+        if let Poll::Ready(why) = leash.poll_pulled(cx) {
+            return Poll::Ready(Next::Cut(why));
+        }
+        // A client that nobody had to wait for yet shows by the first write whether it is there.
+        if !self.is_fresh && self.client.poll_gone(cx).is_ready() {
+            return Poll::Ready(Next::ClientGone);
+        }
+        if self.out.is_empty() && self.clock.is_over(self.alarm.now()) {
+            return Poll::Ready(Next::Due(Due::End));
+        }
+        while self.out.len() < WRITE_BYTES {
+            let Some(upstream) = &mut self.upstream else { return Poll::Ready(Next::End) };
+            match upstream.poll_next(cx, &self.alarm) {
+                Poll::Ready(Some(Ok(event))) => self.add(&event),
+                Poll::Ready(Some(Err(failure))) => return Poll::Ready(Next::Failed(failure)),
+                Poll::Ready(None) => return Poll::Ready(Next::End),
+                Poll::Pending if self.may_write() => return Poll::Ready(Next::Flush),
+                Poll::Pending => return self.wait(cx),
             }
-            if let Poll::Ready(why) = cut.as_mut().poll(cx) {
-                return Poll::Ready(Next::Cut(why));
-            }
-            if self.client.poll_gone(cx).is_ready() {
-                return Poll::Ready(Next::ClientGone);
-            }
-            if self.out.is_empty() && self.clock.is_over() {
-                return Poll::Ready(Next::Due(Due::End));
-            }
-            match self.upstream.poll_next(cx) {
-                Poll::Ready(event) => Poll::Ready(Next::Event(event)),
-                Poll::Pending if self.may_write() => Poll::Ready(Next::Flush),
-                Poll::Pending => self.clock.poll(cx).map(Next::Due),
-            }
-        })
-        .await
+        }
+        Poll::Ready(Next::Flush)
+    }
+
+    /// There is nothing to do until somebody wakes us.
+    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        if std::mem::take(&mut self.is_fresh) && self.client.poll_gone(cx).is_ready() {
+            return Poll::Ready(Next::ClientGone);
+        }
+        if let Poll::Ready(due) = self.clock.poll(&self.alarm) {
+            return Poll::Ready(Next::Due(due));
+        }
+        if self.alarm.poll(cx).is_ready() {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
     }
 
     /// Nothing goes out before the answer has begun, or `commit_after` has passed.
@@ -223,16 +239,17 @@ impl<'a> Stream<'a> {
     }
 
     /// Head and first event are one write.
-    async fn flush(&mut self) -> Result<(), WriteError> {
+    async fn flush(&mut self, room: &Room, held: &Held, story: &mut Story) -> Result<(), WriteError> {
         if !self.clock.head_sent {
-            self.clock.head_out(Instant::now());
+            self.clock.head_out(self.alarm.now());
             let events = std::mem::take(&mut self.out);
-            self.reply.stream_head(&mut self.out);
+            let response_headers = std::mem::take(&mut self.response_headers);
+            reply(self.writer.request_id(), &response_headers).stream_head(&mut self.out);
             self.out.extend_from_slice(&events);
-            self.held.commit(self.format).await;
+            held.commit(self.writer.format()).await;
         }
         let is_full = self.out.len() >= WRITE_BYTES;
-        self.write().await?;
+        self.write(room, held, story).await?;
         if is_full {
             // An upstream that is always ready must not keep the others waiting.
             tokio::task::yield_now().await;
@@ -240,60 +257,76 @@ impl<'a> Stream<'a> {
         Ok(())
     }
 
-    async fn write(&mut self) -> Result<(), WriteError> {
-        let written = self.client.write(&self.out, leash(self.room, self.held)).await;
+    async fn write(&mut self, room: &Room, held: &Held, story: &mut Story) -> Result<(), WriteError> {
+        let written = self.client.write(&self.out, leash(room, held)).await;
         if written.is_ok() {
-            self.story.wrote(self.room, self.out.len(), self.events);
-            self.held.progress.wrote(self.out.len());
+            story.wrote(room, self.out.len(), self.events);
+            held.progress.wrote(self.out.len());
         }
         self.clock.wrote(Instant::now());
-        self.out.clear();
+        self.out = Vec::new();
         self.events = 0;
         written
     }
 
     /// Nobody listens any more: the answer is cancelled, or read on for what it costs, or to its end.
-    async fn read_on(&mut self) {
-        let limit = match self.upstream.on_disconnect() {
+    async fn read_on(&mut self, leash: Leash<'_>) {
+        let Some(upstream) = &mut self.upstream else { return };
+        let limit = match upstream.on_disconnect() {
             OnDisconnect::Cancel => return,
             // What was not begun, or has failed, need not be paid for.
-            OnDisconnect::DrainUsage if !self.upstream.ask_no_more() => return,
+            OnDisconnect::DrainUsage if !upstream.ask_no_more() => return,
             OnDisconnect::DrainUsage => Some(DRAIN_USAGE_MAX),
             OnDisconnect::Continue => None,
         };
         let limit = [limit, self.clock.remaining()].into_iter().flatten().min();
-        let reading = async { while let Some(Ok(_)) = poll_fn(|cx| self.upstream.poll_next(cx)).await {} };
-        let limited = async {
-            match limit {
-                Some(limit) => timeout(limit, reading).await.unwrap_or(()),
-                None => reading.await,
+        let until = limit.map(|limit| Instant::now() + limit);
+        let alarm = &mut self.alarm;
+        poll_fn(|cx| {
+            alarm.begin();
+            if leash.poll_pulled(cx).is_ready() {
+                return Poll::Ready(());
             }
-        };
-        tokio::select! {
-            biased;
-            _ = leash(self.room, self.held).pulled() => {}
-            () = limited => {}
-        }
+            loop {
+                if until.is_some_and(|until| alarm.poll_until(until).is_ready()) {
+                    return Poll::Ready(());
+                }
+                match upstream.poll_next(cx, alarm) {
+                    Poll::Ready(Some(Ok(_))) => {}
+                    Poll::Ready(_) => return Poll::Ready(()),
+                    Poll::Pending => break,
+                }
+            }
+            if alarm.poll(cx).is_ready() {
+                cx.waker().wake_by_ref();
+            }
+            Poll::Pending
+        })
+        .await;
     }
 
     /// Tells the client: with a status where nothing has begun, else with one last event.
-    async fn fail(&mut self, failure: &Failure) -> Outcome {
-        self.story.fail(failure);
+    async fn fail(&mut self, room: &Room, held: &Held, story: &mut Story, failure: &Failure) -> Outcome {
+        story.fail(failure);
         let outcome = outcome_of_failure(failure.code);
         let told = if self.content_begun || self.clock.head_sent {
             self.writer.error(&mut self.out, failure);
-            self.flush().await
+            self.flush(room, held, story).await
         } else {
             self.out.clear();
-            self.reply.error(&mut self.out, failure);
-            self.held.commit(self.format).await;
-            self.write().await
+            reply(self.writer.request_id(), &self.response_headers).error(&mut self.out, failure);
+            held.commit(self.writer.format()).await;
+            self.write(room, held, story).await
         };
         match told {
             Ok(()) => outcome,
             Err(error) => outcome_of(&error),
         }
     }
+}
+
+fn reply<'a>(request_id: &'a str, response_headers: &'a [(String, String)]) -> Reply<'a> {
+    Reply { request_id, response_headers, head_only: false }
 }
 
 fn outcome_of_failure(code: Code) -> Outcome {

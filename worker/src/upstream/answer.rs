@@ -6,7 +6,6 @@
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
-use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
@@ -15,7 +14,6 @@ use handoff_config::backend::{OnDisconnect, Timeouts};
 use handoff_shared::metric::{
     BackendCounts, Counts, DURATION_FIRST_BOUND, FIRST_BYTE_FIRST_BOUND, FailureReason,
 };
-use tokio::time::Sleep;
 
 use super::again::Next;
 use super::attempt::{Attempt, Native, Progress};
@@ -23,6 +21,7 @@ use super::backend::Backend;
 use super::open::Tag;
 use super::rest::{Insistence, Span};
 use super::trouble::{Again, Trouble};
+use crate::alarm::Alarm;
 use crate::event::{Event, Usage};
 use crate::failure::{Code, Failure};
 use crate::report::Reporter;
@@ -82,7 +81,7 @@ enum State {
     /// The first backend is asked next.
     Due,
     Asking(Box<Attempt>),
-    Waiting(Pin<Box<Sleep>>),
+    Waiting(Instant),
     Over,
 }
 
@@ -173,7 +172,11 @@ impl Answer {
     }
 
     /// The next event; `None` after the last of a complete answer.
-    pub(crate) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Event, Failure>>> {
+    pub(crate) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        alarm: &Alarm,
+    ) -> Poll<Option<Result<Event, Failure>>> {
         loop {
             if (self.has_begun || matches!(self.state, State::Over))
                 && let Some(event) = self.ready.pop_front()
@@ -183,13 +186,13 @@ impl Answer {
             match &mut self.state {
                 State::Over => return Poll::Ready(self.failure.take().map(Err)),
                 State::Due => self.ask(),
-                State::Waiting(sleep) => {
-                    ready!(sleep.as_mut().poll(cx));
+                State::Waiting(until) => {
+                    ready!(alarm.poll_until(*until));
                     self.ask();
                 }
                 State::Asking(attempt) => {
                     let before = self.ready.len();
-                    let polled = ready!(attempt.poll(cx, &mut self.ready));
+                    let polled = ready!(attempt.poll(cx, alarm, &mut self.ready));
                     self.look(before);
                     match polled {
                         Ok(Progress::Events) => {}
@@ -299,7 +302,7 @@ impl Answer {
         self.tokens = Tokens::default();
         self.state = match wait.is_zero() {
             true => State::Due,
-            false => State::Waiting(Box::pin(tokio::time::sleep(wait))),
+            false => State::Waiting(Instant::now() + wait),
         };
     }
 

@@ -28,6 +28,7 @@ use super::record::{About, End, Recorder, Slate};
 use super::replay::Playback;
 use super::trouble::{Again, Trouble};
 use super::watch::{Lapse, Watch};
+use crate::alarm::Alarm;
 use crate::event::Event;
 use crate::failure::Code;
 use crate::request::ChatRequest;
@@ -161,28 +162,30 @@ impl Attempt {
     pub(super) fn poll(
         &mut self,
         cx: &mut Context<'_>,
+        alarm: &Alarm,
         events: &mut VecDeque<Event>,
     ) -> Poll<Result<Progress, Trouble>> {
-        self.watch.back(Instant::now());
-        match self.poll_source(cx, events) {
+        self.watch.back(alarm.now());
+        match self.poll_source(cx, alarm, events) {
             Poll::Ready(progress) => {
-                self.watch.left(Instant::now());
+                self.watch.left(alarm.now());
                 Poll::Ready(progress)
             }
-            Poll::Pending => self.watch.poll(cx).map(|lapse| self.lapse(lapse)),
+            Poll::Pending => self.watch.poll(alarm).map(|lapse| self.lapse(lapse)),
         }
     }
 
     fn poll_source(
         &mut self,
         cx: &mut Context<'_>,
+        alarm: &Alarm,
         events: &mut VecDeque<Event>,
     ) -> Poll<Result<Progress, Trouble>> {
         loop {
             match &mut self.phase {
                 Phase::Mock(mock) => {
-                    let step = ready!(mock.poll_next(cx));
-                    return Poll::Ready(self.mocked(step, events));
+                    let step = ready!(mock.poll_next(cx, alarm));
+                    return Poll::Ready(self.mocked(step, alarm.now(), events));
                 }
                 Phase::Opening { opening, remote, tag, event_bytes_max, slate } => {
                     let response = ready!(opening.as_mut().poll(cx))?;
@@ -195,7 +198,7 @@ impl Attempt {
                         remote: Some((Rc::clone(remote), Rc::clone(tag))),
                         recorder,
                     };
-                    self.watch.opened(Instant::now());
+                    self.watch.opened(alarm.now());
                     self.phase = Phase::Streaming(Box::new(streaming));
                 }
                 Phase::Streaming(streaming) => {
@@ -215,9 +218,9 @@ impl Attempt {
     fn mocked(
         &mut self,
         step: Option<Result<Event, crate::failure::Failure>>,
+        now: Instant,
         events: &mut VecDeque<Event>,
     ) -> Result<Progress, Trouble> {
-        let now = Instant::now();
         match step {
             None => Ok(Progress::Complete),
             Some(Ok(event)) => {

@@ -3,13 +3,12 @@
 //! Never: needs a network, keeps more than the question and its frame.
 
 use std::num::NonZeroU32;
-use std::pin::Pin;
 use std::task::{Context, Poll, ready};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use handoff_config::backend::Mock;
-use tokio::time::{Instant, Sleep};
 
+use crate::alarm::Alarm;
 use crate::event::{Event, Usage};
 use crate::failure::{Code, Failure};
 use crate::request::{ChatRequest, MockOptions};
@@ -39,6 +38,7 @@ pub struct Answer {
     token_delay: Duration,
     first_token_delay: Duration,
     fail_at: Option<NonZeroU32>,
+    burst: Option<NonZeroU32>,
     prompt_words: u64,
     words_sent: u64,
     events_sent: u64,
@@ -64,6 +64,7 @@ impl Answer {
             token_delay: request.token_delay.unwrap_or(config.token_delay),
             first_token_delay: request.first_token_delay.unwrap_or(config.first_token_delay),
             fail_at: request.fail_at.or(config.fail_at),
+            burst: config.burst,
             prompt_words: prompt.split_whitespace().map(|_| 1).sum(),
             words_sent: 0,
             events_sent: 0,
@@ -153,7 +154,10 @@ fn word_length(text: &str) -> usize {
 pub(super) struct Playing {
     steps: Answer,
     waiting: Option<Step>,
-    delay: Pin<Box<Sleep>>,
+    /// The time of the step before: a wake-up that comes late delays one step, and not all that follow.
+    due_at: Instant,
+    /// Steps that came together so far.
+    together: u32,
 }
 
 impl Playing {
@@ -161,21 +165,32 @@ impl Playing {
         Self {
             steps: Answer::new(config, &request.mock, &request.last_user_text()),
             waiting: None,
-            delay: Box::pin(tokio::time::sleep_until(Instant::now())),
+            due_at: Instant::now(),
+            together: 0,
         }
     }
 
     /// The next event; none after the last.
-    pub(super) fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Event, Failure>>> {
+    pub(super) fn poll_next(
+        &mut self,
+        cx: &mut Context<'_>,
+        alarm: &Alarm,
+    ) -> Poll<Option<Result<Event, Failure>>> {
         if self.waiting.is_none() {
-            let Some(step) = self.steps.next() else { return Poll::Ready(None) };
-            if step.delay.is_zero() {
-                return Poll::Ready(Some(step.event));
+            if self.steps.burst.is_some_and(|burst| self.together >= burst.get()) {
+                // As if the rest were on its way.
+                self.together = 0;
+                cx.waker().wake_by_ref();
+                return Poll::Pending;
             }
-            self.delay.as_mut().reset(Instant::now() + step.delay);
+            let Some(step) = self.steps.next() else { return Poll::Ready(None) };
+            self.due_at = (self.due_at + step.delay).max(alarm.now());
             self.waiting = Some(step);
         }
-        ready!(Future::poll(self.delay.as_mut(), cx));
+        if self.waiting.as_ref().is_some_and(|step| !step.delay.is_zero()) {
+            ready!(alarm.poll_until(self.due_at));
+        }
+        self.together += 1;
         Poll::Ready(self.waiting.take().map(|step| step.event))
     }
 }
@@ -192,6 +207,7 @@ mod tests {
             first_token_delay: Duration::from_millis(200),
             length: None,
             fail_at: None,
+            burst: None,
             allow_request_options: false,
         }
     }

@@ -1,12 +1,11 @@
 //! How long one attempt at an upstream has been silent. In: what was heard, and when. Out: which patience has ended.
 //! Never: counts the time in which nobody asked: a client that reads late is no silence of the upstream's.
 
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use crate::alarm::Alarm;
 use handoff_config::backend::Timeouts;
-use tokio::time::Sleep;
 
 /// An answer that is complete may say a little more (the usage, a last line) for this long.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -28,7 +27,6 @@ pub(super) enum Lapse {
 #[derive(Debug)]
 pub(super) struct Watch {
     limits: Limits,
-    timer: Pin<Box<Sleep>>,
     /// What is running before an answer's head is not silence: the pool has its own limits for it.
     is_open: bool,
     asked_at: Instant,
@@ -58,7 +56,6 @@ impl Watch {
     pub(super) fn new(limits: Limits, now: Instant) -> Self {
         Self {
             limits,
-            timer: Box::pin(tokio::time::sleep_until(now.into())),
             is_open: false,
             asked_at: now,
             heard_at: now,
@@ -72,7 +69,6 @@ impl Watch {
     pub(super) fn opened(&mut self, now: Instant) {
         self.is_open = true;
         self.heard_at = now;
-        self.ring_now();
     }
 
     /// Bytes have come.
@@ -82,9 +78,7 @@ impl Watch {
 
     /// A meaningful event has come.
     pub(super) fn content(&mut self, now: Instant) {
-        if self.content_at.replace(now).is_none() {
-            self.ring_now();
-        }
+        self.content_at = Some(now);
     }
 
     /// A meaningful event has come before.
@@ -94,9 +88,7 @@ impl Watch {
 
     /// The answer is complete.
     pub(super) fn answered(&mut self, now: Instant) {
-        if self.answered_at.replace(now).is_none() {
-            self.ring_now();
-        }
+        self.answered_at = Some(now);
     }
 
     /// Somebody has got an event, and may be busy with it.
@@ -114,21 +106,9 @@ impl Watch {
     }
 
     /// Ready when there is nothing to wait for any more.
-    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Lapse> {
-        while self.timer.as_mut().poll(cx).is_ready() {
-            let (at, lapse) = self.next();
-            if at <= Instant::now() {
-                return Poll::Ready(lapse);
-            }
-            self.timer.as_mut().reset(at.into());
-        }
-        Poll::Pending
-    }
-
-    /// The timer may stand later than what is due now.
-    fn ring_now(&mut self) {
-        let (at, _) = self.next();
-        self.timer.as_mut().reset(at.into());
+    pub(super) fn poll(&self, alarm: &Alarm) -> Poll<Lapse> {
+        let (at, lapse) = self.next();
+        alarm.poll_until(at).map(|()| lapse)
     }
 
     fn next(&self) -> (Instant, Lapse) {
@@ -154,8 +134,8 @@ mod tests {
         Watch::new(Limits { first_content: 20 * SECOND, idle: 5 * SECOND, idle_content: 8 * SECOND }, now)
     }
 
-    #[tokio::test]
-    async fn before_the_head_only_the_first_content_is_waited_for() {
+    #[test]
+    fn before_the_head_only_the_first_content_is_waited_for() {
         let now = Instant::now();
         let mut watch = watch(now);
         assert_eq!(watch.next(), (now + 20 * SECOND, Lapse::FirstContent));
@@ -163,8 +143,8 @@ mod tests {
         assert_eq!(watch.next(), (now + 15 * SECOND, Lapse::Idle));
     }
 
-    #[tokio::test]
-    async fn pings_are_no_content() {
+    #[test]
+    fn pings_are_no_content() {
         let now = Instant::now();
         let mut watch = watch(now);
         watch.opened(now);
@@ -175,20 +155,21 @@ mod tests {
         assert_eq!(watch.next(), (now + 26 * SECOND, Lapse::Content));
     }
 
-    #[tokio::test]
-    async fn an_impatience_that_begins_with_the_first_content_is_felt_in_time() {
+    #[test]
+    fn an_impatience_that_begins_with_the_first_content_is_felt_in_time() {
         let now = Instant::now();
         let minute = Duration::from_secs(60);
-        let idle_content = Duration::from_millis(20);
+        let idle_content = Duration::from_millis(1);
         let mut watch = Watch::new(Limits { first_content: minute, idle: minute, idle_content }, now);
         watch.opened(now);
         watch.content(now);
-        let lapse = tokio::time::timeout(5 * SECOND, std::future::poll_fn(|cx| watch.poll(cx)));
-        assert_eq!(lapse.await, Ok(Lapse::Content));
+        assert_eq!(watch.next(), (now + idle_content, Lapse::Content));
+        assert_eq!(watch.poll(&Alarm::at(now)), Poll::Pending);
+        assert_eq!(watch.poll(&Alarm::at(now + idle_content)), Poll::Ready(Lapse::Content));
     }
 
-    #[tokio::test]
-    async fn a_client_that_reads_late_is_no_silence_of_the_upstreams() {
+    #[test]
+    fn a_client_that_reads_late_is_no_silence_of_the_upstreams() {
         let now = Instant::now();
         let mut watch = watch(now);
         watch.opened(now);
@@ -198,8 +179,8 @@ mod tests {
         assert_eq!(watch.next(), (now + 65 * SECOND, Lapse::Idle));
     }
 
-    #[tokio::test]
-    async fn a_complete_answer_is_not_waited_for() {
+    #[test]
+    fn a_complete_answer_is_not_waited_for() {
         let now = Instant::now();
         let mut watch = watch(now);
         watch.opened(now);

@@ -1,0 +1,164 @@
+//! The clients' sockets, watched by an epoll of our own. In: sockets. Out: wake-ups of their sessions.
+//!
+//! The runtime would keep a quarter of a kilobyte for each socket and look each up by itself; it watches our epoll
+//! instead, which is one fd to it.
+//!
+//! Never: reads or writes a client's socket, keeps one open.
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::rc::{Rc, Weak};
+use std::task::{Context, Poll, Waker, ready};
+
+use handoff_shared::fdpass::Watched;
+use rustix::event::Timespec;
+use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
+use tokio::io::Interest;
+
+/// Taken from the kernel at once.
+const EVENTS_MAX: usize = 256;
+const NO_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
+
+/// All sockets of a worker that somebody waits for.
+#[derive(Debug)]
+pub(crate) struct Poller {
+    epoll: Watched,
+    /// By the fd's number.
+    ports: RefCell<Vec<Weak<Port>>>,
+}
+
+/// A client's socket.
+#[derive(Debug)]
+pub(crate) struct Port {
+    fd: OwnedFd,
+    poller: Rc<Poller>,
+    is_watched: Cell<bool>,
+    ready: Cell<EventFlags>,
+    waker: RefCell<Option<Waker>>,
+}
+
+impl Poller {
+    /// Watches nobody yet.
+    ///
+    /// # Errors
+    /// When we are out of fds.
+    pub(crate) fn new() -> io::Result<Rc<Self>> {
+        let epoll = Watched::new(epoll::create(CreateFlags::CLOEXEC)?, Interest::READABLE)?;
+        Ok(Rc::new(Self { epoll, ports: RefCell::default() }))
+    }
+
+    /// Takes a client's socket. The kernel is told when somebody has to wait for it.
+    pub(crate) fn port(self: &Rc<Self>, fd: OwnedFd) -> Rc<Port> {
+        let number = place(&fd);
+        let (is_watched, ready) = (Cell::new(false), Cell::new(EventFlags::empty()));
+        let port =
+            Rc::new(Port { fd, poller: Rc::clone(self), is_watched, ready, waker: RefCell::default() });
+        let mut ports = self.ports.borrow_mut();
+        if ports.len() <= number {
+            ports.resize_with(number + 1, Weak::new);
+        }
+        ports[number] = Rc::downgrade(&port);
+        port
+    }
+
+    /// Wakes those whose sockets have news, until the runtime ends.
+    pub(crate) async fn run(self: Rc<Self>) {
+        let _ = poll_fn(|cx| self.poll(cx)).await;
+    }
+
+    fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
+        let mut events = [const { MaybeUninit::uninit() }; EVENTS_MAX];
+        loop {
+            let mut readable = match ready!(self.epoll.poll_read_ready(cx)) {
+                Ok(readable) => readable,
+                Err(error) => return Poll::Ready(error),
+            };
+            let (known, _) = match epoll::wait(self.epoll.get_ref(), &mut events, Some(&NO_WAIT)) {
+                Ok(events) => events,
+                Err(rustix::io::Errno::INTR) => continue,
+                Err(error) => return Poll::Ready(error.into()),
+            };
+            if known.len() < EVENTS_MAX {
+                readable.clear_ready();
+            }
+            let ports = self.ports.borrow();
+            for event in known {
+                let port = ports.get(usize::try_from(event.data.u64()).unwrap_or(usize::MAX));
+                if let Some(port) = port.and_then(Weak::upgrade) {
+                    port.rang(event.flags);
+                }
+            }
+        }
+    }
+}
+
+impl Port {
+    /// The session's own task is woken by everything that concerns it from outside.
+    pub(crate) fn wake_me(&self, cx: &mut Context<'_>) {
+        let mut waker = self.waker.borrow_mut();
+        if waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+
+    /// Something that the session waits for has happened.
+    pub(crate) fn wake(&self) {
+        if let Some(waker) = &*self.waker.borrow() {
+            waker.wake_by_ref();
+        }
+    }
+
+    /// Whether the kernel knows that somebody waits.
+    pub(crate) fn is_watched(&self) -> bool {
+        self.is_watched.get()
+    }
+
+    /// Ready when one of these was seen since it was forgotten, or can be seen no more.
+    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>, wanted: EventFlags) -> Poll<()> {
+        self.wake_me(cx);
+        if !self.is_watched.get() && self.watch().is_err() {
+            return Poll::Ready(());
+        }
+        if self.ready.get().intersects(wanted) { Poll::Ready(()) } else { Poll::Pending }
+    }
+
+    /// What was seen is dealt with: the kernel tells what comes after it.
+    pub(crate) fn forget(&self, seen: EventFlags) {
+        self.ready.set(self.ready.get().difference(seen));
+    }
+
+    fn watch(&self) -> io::Result<()> {
+        let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
+        epoll::add(self.poller.epoll.get_ref(), &self.fd, EventData::new_u64(place(&self.fd) as u64), flags)?;
+        self.is_watched.set(true);
+        Ok(())
+    }
+
+    fn rang(&self, seen: EventFlags) {
+        self.ready.set(self.ready.get().union(seen));
+        self.wake();
+    }
+}
+
+/// Open fds have small numbers, and none below 0.
+fn place(fd: &OwnedFd) -> usize {
+    usize::try_from(fd.as_raw_fd()).unwrap_or(0)
+}
+
+impl AsFd for Port {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
+}
+
+impl Drop for Port {
+    fn drop(&mut self) {
+        // Not only close: the supervisor's dup keeps the connection open, and it would ring for whoever has the number next.
+        if self.is_watched.get() {
+            let _ = epoll::delete(self.poller.epoll.get_ref(), &self.fd);
+        }
+    }
+}

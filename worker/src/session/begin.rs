@@ -1,0 +1,110 @@
+//! From a lease to the beginning of its answer. In: a client and its payload. Out: a stream, or a whole response, to be
+//! written.
+//!
+//! Never: writes to the client.
+
+use std::rc::Rc;
+
+use handoff_shared::message::Outcome;
+
+use super::story::Story;
+use super::stream::Stream;
+use super::{attach, read};
+use crate::client::Client;
+use crate::failure::Failure;
+use crate::head::Reply;
+use crate::holdings::Task;
+use crate::inbox::Room;
+use crate::report::Held;
+use crate::request::{Caller, ChatRequest, Method};
+
+/// What the client gets.
+pub(super) enum Begun {
+    /// An answer as it comes.
+    Stream(Box<Stream>),
+    /// All at once.
+    Whole { client: Client, bytes: Vec<u8>, told: Outcome },
+    /// Nothing: it has left.
+    Gone,
+}
+
+/// Parses the request, and asks an upstream.
+pub(super) async fn begin(room: &Room, held: &Held, task: Rc<Task>, story: &mut Story) -> Begun {
+    let config = &room.configure.config;
+    let mut client =
+        Client::new(Rc::clone(&held.port), config.client.half_close, config.server.write_timeout);
+    // The task is kept for another worker until this lease is committed, and no longer.
+    let request = match read::read(room, held, &mut client, task, story).await {
+        None => {
+            client.abort();
+            return Begun::Gone;
+        }
+        Some(Ok(request)) if request.attached.is_empty() => Ok(request),
+        Some(Ok(request)) => {
+            let caller = Caller::of(&request, &config.logging.request_headers);
+            // Few have attachments, and reading them takes much room.
+            match Box::pin(attach::attach(room, held, &mut client, request)).await {
+                Some(request) => {
+                    request.map_err(|(failure, method)| (failure, Box::new(Caller { method, ..caller })))
+                }
+                None => {
+                    story.refuse(caller);
+                    client.abort();
+                    return Begun::Gone;
+                }
+            }
+        }
+        Some(Err(refused)) => Err(refused),
+    };
+    match request {
+        Ok(request) => {
+            story.tell(&request, config);
+            held.progress.name(request.user_id.as_deref(), request.request_id.as_deref());
+            answer(room, held, client, request, story)
+        }
+        Err((failure, caller)) => {
+            held.progress.name(None, caller.request_id.as_deref());
+            let request_id = caller.request_id.clone().unwrap_or_else(|| held.lease.to_string());
+            let head_only = caller.method == Method::Head;
+            story.refuse(*caller);
+            let reply = Reply { request_id: &request_id, response_headers: &[], head_only };
+            refuse(client, &reply, &failure, story)
+        }
+    }
+}
+
+/// A request that makes sense: a head alone, the word that there is no more, or a stream.
+fn answer(room: &Room, held: &Held, client: Client, mut request: ChatRequest, story: &mut Story) -> Begun {
+    let request_id: Rc<str> = match &request.request_id {
+        Some(request_id) => request_id.as_str().into(),
+        None => held.lease.to_string().into(),
+    };
+    let head_only = request.method == Method::Head;
+    let response_headers = std::mem::take(&mut request.response_headers);
+    let reply = Reply { request_id: &request_id, response_headers: &response_headers, head_only };
+    let mut bytes = Vec::new();
+    if head_only {
+        reply.stream_head(&mut bytes);
+        return Begun::Whole { client, bytes, told: Outcome::Answered };
+    }
+    if request.already_finished() {
+        reply.no_content(&mut bytes);
+        return Begun::Whole { client, bytes, told: Outcome::Answered };
+    }
+    let request = Rc::new(request);
+    match room.upstreams.ask(Rc::clone(&request), &request_id, held.lease) {
+        // From here on the request is the upstream's, who lets it go when the answer begins.
+        Ok(upstream) => {
+            let stream = Stream::new(room, client, &request, request_id, response_headers, upstream);
+            Begun::Stream(Box::new(stream))
+        }
+        Err(failure) => refuse(client, &reply, &failure, story),
+    }
+}
+
+fn refuse(client: Client, reply: &Reply<'_>, failure: &Failure, story: &mut Story) -> Begun {
+    story.fail(failure);
+    let mut bytes = Vec::new();
+    reply.error(&mut bytes, failure);
+    Begun::Whole { client, bytes, told: Outcome::Refused }
+}
