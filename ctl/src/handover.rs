@@ -107,6 +107,16 @@ pub(crate) struct HandoverError {
 }
 
 impl HandoverError {
+    /// What connecting to a socket of this kind says.
+    pub(crate) fn new(path: &Path, kind: Kind, raw_errno: i32) -> Self {
+        Self { path: path.to_owned(), kind, errno: Errno::from_raw(raw_errno) }
+    }
+
+    /// The socket is of the other kind.
+    pub(crate) fn is_wrong_kind(&self) -> bool {
+        self.errno == Errno::EPROTOTYPE
+    }
+
     /// The payload does not fit into one message: the sender's fault, not the daemon's.
     pub(crate) fn is_too_large(&self) -> bool {
         self.errno == Errno::EMSGSIZE

@@ -5,6 +5,7 @@
 #![forbid(unsafe_code)]
 
 mod answer;
+mod bench;
 mod control;
 mod doctor;
 mod front;
@@ -63,6 +64,8 @@ enum Command {
     Front(front::Args),
     /// Check the site: socket, Apache, limits, daemon; and say what to change
     Doctor(doctor::Args),
+    /// Measure: hand over many streams, check each, and say what the daemon needs for it
+    Bench(Box<bench::Args>),
     /// Print the shell completions of one of the three binaries
     Completions(generate::CompletionsArgs),
     /// Write the man pages and shell completions of the three binaries into a directory
@@ -93,6 +96,7 @@ fn run(command: Command) -> Result<Exit, Failure> {
         Command::Log(args) => order::log(&args),
         Command::Front(args) => front::run(&args),
         Command::Doctor(args) => doctor::run(&args),
+        Command::Bench(args) => bench::run(&args),
         Command::Completions(args) => generate::completions(&args),
         Command::Man(args) => generate::man(&args),
     }

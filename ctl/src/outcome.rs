@@ -49,6 +49,10 @@ pub(crate) enum Failure {
     Output(#[source] io::Error),
     #[error("cannot make a loopback connection")]
     Loopback(#[source] io::Error),
+    #[error("cannot measure")]
+    Bench(#[source] io::Error),
+    #[error("cannot look at process {pid}, the root of the daemon's (--pid names another)")]
+    Process { pid: u32, source: io::Error },
     #[error("cannot listen on {address}")]
     Listen { address: String, source: io::Error },
     #[error("{}: handoffd cannot be asked there (is it running, with its server.control_socket_path there?)", path.display())]
@@ -87,6 +91,8 @@ impl Failure {
             Self::Input { .. } => Exit::Usage,
             Self::Handover(_)
             | Self::Loopback(_)
+            | Self::Bench(_)
+            | Self::Process { .. }
             | Self::Listen { .. }
             | Self::Status { .. }
             | Self::Control { .. } => Exit::Unreachable,
