@@ -108,8 +108,8 @@ pub(crate) struct HandoverError {
 
 impl HandoverError {
     /// What connecting to a socket of this kind says.
-    pub(crate) fn new(path: &Path, kind: Kind, raw_errno: i32) -> Self {
-        Self { path: path.to_owned(), kind, errno: Errno::from_raw(raw_errno) }
+    pub(crate) fn new(path: &Path, kind: Kind, errno: Errno) -> Self {
+        Self { path: path.to_owned(), kind, errno }
     }
 
     /// The socket is of the other kind.
@@ -131,8 +131,12 @@ impl fmt::Display for HandoverError {
             (Errno::ENOENT, _) => "there is no such socket; is handoffd running? (-s names another)",
             (Errno::ECONNREFUSED, _) => "nobody listens there; handoffd is not running",
             (Errno::EACCES | Errno::EPERM, _) => "permission denied; join the socket's group, or ask as root",
-            (Errno::EPROTOTYPE, Kind::SeqPacket) => "it is a SOCK_STREAM socket; add --stream-socket",
-            (Errno::EPROTOTYPE, Kind::Stream) => "it is a SOCK_SEQPACKET socket; leave out --stream-socket",
+            (Errno::EPROTOTYPE, Kind::SeqPacket) => {
+                "it is a SOCK_STREAM socket; add --stream-socket (bench: --type stream)"
+            }
+            (Errno::EPROTOTYPE, Kind::Stream) => {
+                "it is a SOCK_SEQPACKET socket; leave out --stream-socket (bench: --type seqpacket)"
+            }
             (Errno::EAGAIN, _) => "its backlog is full; handoffd is overloaded or stuck",
             (Errno::EMSGSIZE, _) => "the payload is too large for one message (net.core.wmem_default)",
             (Errno::ENAMETOOLONG, _) => "the path is too long for a Unix socket (107 bytes)",

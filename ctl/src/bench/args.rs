@@ -27,6 +27,9 @@ Examples:
   handoffctl bench churn --open 512 --seconds 10
   handoffctl bench held --streams 10000 --rate 2000 --hold 10 --json result.json";
 
+const NOBODY: &str =
+    "the socket does not tell which process is the daemon (systemd listens on it): --pid tells it";
+
 /// What to measure, and how.
 #[derive(Debug, clap::Args)]
 #[command(after_help = HELP_TAIL)]
@@ -140,7 +143,9 @@ impl Target {
             Type::Seqpacket => self.knock_as(&path, SocketType::Seqpacket),
             Type::Stream => self.knock_as(&path, SocketType::Stream),
             Type::Auto => match self.knock_as(&path, SocketType::Seqpacket) {
-                Err(Failure::Handover(error)) if error.is_wrong_kind() => self.knock_as(&path, SocketType::Stream),
+                Err(Failure::Handover(error)) if error.is_wrong_kind() => {
+                    self.knock_as(&path, SocketType::Stream)
+                }
                 knocked => knocked,
             },
         }
@@ -152,10 +157,16 @@ impl Target {
             SocketType::Stream => Kind::Stream,
         };
         let door = Door::new(path, socket_type).and_then(|door| door.connect());
-        let peer = door.map_err(|error| HandoverError::new(path, kind, error.raw_os_error().unwrap_or(0)))?;
+        let errno = |error: io::Error| nix::errno::Errno::from_raw(error.raw_os_error().unwrap_or(0));
+        let peer = door.map_err(|error| HandoverError::new(path, kind, errno(error)))?;
         let listener = socket_peercred(&peer).map_err(|errno: Errno| Failure::Bench(errno.into()))?;
-        let pid = self.pid.or_else(|| u32::try_from(listener.pid.as_raw_nonzero().get()).ok());
-        Ok(Knocked { socket_type, pid: pid.unwrap_or(0) })
+        let pid = match (self.pid, u32::try_from(listener.pid.as_raw_nonzero().get())) {
+            (Some(pid), _) => pid,
+            (None, Ok(pid)) if pid > 1 => pid,
+            // systemd, which has handed its socket on; its tree is everything.
+            (None, _) => return Err(Failure::Bench(io::Error::other(NOBODY))),
+        };
+        Ok(Knocked { socket_type, pid })
     }
 
     /// How many generators so many streams take.

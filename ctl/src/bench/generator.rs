@@ -5,11 +5,14 @@ use std::collections::VecDeque;
 use std::io::{self, BufRead, Write};
 use std::os::fd::{AsFd, OwnedFd};
 
+use rustix::buffer::spare_capacity;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, recv};
 use rustix::process::{Resource, Rlimit, Signal, getrlimit, set_parent_process_death_signal, setrlimit};
-use rustix::time::{Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime};
+use rustix::time::{
+    Itimerspec, TimerfdClockId, TimerfdFlags, TimerfdTimerFlags, Timespec, timerfd_create, timerfd_settime,
+};
 
 use super::pairs::{Door, Pairs};
 use super::plan::{Plan, Said, cpu_ns, now_ns};
@@ -57,6 +60,7 @@ fn say(said: &Said) -> io::Result<()> {
     stdout.flush()
 }
 
+/// The loop's state.
 struct Generator<'a> {
     plan: &'a Plan,
     schedule: Schedule,
@@ -70,6 +74,8 @@ struct Generator<'a> {
     waiting: VecDeque<Waiting>,
     start_ns: u64,
     next_look_ns: u64,
+    has_said_open: bool,
+    has_said_end: bool,
     buffer: Vec<u8>,
     seen: Seen,
     tally: Tally,
@@ -81,8 +87,7 @@ struct Stream {
     reader: Reader,
     /// Just before the message left.
     sent_ns: u64,
-    /// 0: no byte yet.
-    first_byte_ns: u64,
+    has_byte: bool,
     /// 0: no token yet.
     token_ns: u64,
 }
@@ -114,6 +119,8 @@ impl<'a> Generator<'a> {
             waiting: VecDeque::new(),
             start_ns: 0,
             next_look_ns: 0,
+            has_said_open: false,
+            has_said_end: false,
             buffer: vec![0; BUFFER_BYTES],
             seen: Seen::new(plan.is_stamped),
             tally: Tally::default(),
@@ -124,54 +131,39 @@ impl<'a> Generator<'a> {
         let cpu_at_start_ns = cpu_ns();
         self.start_ns = start_ns;
         self.next_look_ns = start_ns + self.plan.timeout_ns;
-        self.arm(start_ns)?;
         let mut events: Vec<Event> = Vec::with_capacity(EVENTS_MAX);
-        let (mut timeout_ns, mut has_said_open, mut has_said_end) = (SECOND_NS, false, false);
+        let mut timeout_ns = 0;
         loop {
             let timeout = timespec(timeout_ns);
-            match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut events), Some(&timeout)) {
+            match epoll::wait(&self.epoll, spare_capacity(&mut events), Some(&timeout)) {
                 Ok(_) | Err(Errno::INTR) => {}
                 Err(errno) => return Err(errno.into()),
             }
             let turn_ns = now_ns();
             for event in events.drain(..) {
-                if let Ok(slot) = usize::try_from(event.data.u64())
-                    && event.data.u64() != TIMER
-                {
-                    self.readable(slot, event.flags);
-                }
+                self.readable(event.data.u64(), event.flags);
             }
             self.retry();
-            let more = self.hand_over_due()?;
-            self.look_at_the_clock();
-            if !has_said_open && self.schedule.is_over(now_ns() - self.start_ns.min(now_ns())) && self.waiting.is_empty() {
-                has_said_open = true;
-                say(&Said::AllOpen { at_ns: now_ns() })?;
-            }
-            if !has_said_end && self.tally.first_end_ns.is_some() {
-                has_said_end = true;
-                say(&Said::FirstEnd)?;
-            }
-            if has_said_open && self.open == 0 {
+            let is_more = self.hand_over_due()?;
+            let now_ns = now_ns();
+            self.give_up_late(now_ns);
+            if self.tell(now_ns)? {
                 break;
             }
-            timeout_ns = match (more, self.waiting.is_empty()) {
+            self.tally.turn.record(now_ns - turn_ns);
+            timeout_ns = match (is_more, self.waiting.is_empty()) {
                 (true, _) => 0,
                 (false, false) => MILLISECOND_NS,
                 (false, true) => SECOND_NS,
             };
-            self.tally.turn.record(now_ns() - turn_ns);
         }
         self.tally.cpu_ns = cpu_ns() - cpu_at_start_ns;
         Ok(())
     }
 
-    /// Makes the handoffs that are due; whether there are more.
+    /// Makes the handoffs that are due, but not too many in a row; whether there are more.
     fn hand_over_due(&mut self) -> io::Result<bool> {
         for _ in 0..BURST_MAX {
-            if !self.waiting.is_empty() {
-                return Ok(false);
-            }
             let now_ns = now_ns();
             let since_start_ns = now_ns.saturating_sub(self.start_ns);
             let Some(due_ns) = self.schedule.due_ns(since_start_ns, self.open) else { return Ok(false) };
@@ -179,16 +171,21 @@ impl<'a> Generator<'a> {
                 self.arm(self.start_ns + due_ns)?;
                 return Ok(false);
             }
+            match self.begin() {
+                Ok(()) => {}
+                // Those that wait take two files each: theirs come back.
+                Err(Errno::MFILE | Errno::NFILE) if !self.waiting.is_empty() => return Ok(false),
+                Err(errno) => return Err(io::Error::other(explained(errno, self.open))),
+            }
             self.schedule.made();
             if self.schedule.is_paced() {
                 self.tally.late.record(since_start_ns - due_ns);
             }
-            self.begin()?;
         }
         Ok(true)
     }
 
-    fn begin(&mut self) -> io::Result<()> {
+    fn begin(&mut self) -> Result<(), Errno> {
         let (client, server) = self.pairs.connect()?;
         let slot = self.free.pop().unwrap_or_else(|| {
             self.streams.push(None);
@@ -198,14 +195,20 @@ impl<'a> Generator<'a> {
         epoll::add(&self.epoll, &client, EventData::new_u64(slot as u64), interest)?;
         let since_ns = now_ns();
         self.streams[slot] =
-            Some(Stream { client, reader: Reader::new(), sent_ns: since_ns, first_byte_ns: 0, token_ns: 0 });
+            Some(Stream { client, reader: Reader::new(), sent_ns: since_ns, has_byte: false, token_ns: 0 });
         self.open += 1;
-        self.hand_over(Waiting { slot, server, since_ns });
+        let waiting = Waiting { slot, server, since_ns };
+        if self.waiting.is_empty() {
+            self.hand_over(waiting);
+        } else {
+            self.waiting.push_back(waiting);
+        }
         Ok(())
     }
 
-    /// As Apache does: connect, one message, close. Our copy of the client's other end is closed with it.
-    fn hand_over(&mut self, waiting: Waiting) {
+    /// As Apache does: connect, one message, close. Our copy of the client's other end is closed with it. Whether it is
+    /// decided; if not, it waits, first in the queue.
+    fn hand_over(&mut self, waiting: Waiting) -> bool {
         let attempt = self.door.connect().and_then(|peer| {
             let sent_ns = now_ns();
             if let Some(stream) = &mut self.streams[waiting.slot] {
@@ -221,28 +224,27 @@ impl<'a> Generator<'a> {
             }
             Err(error) if may_pass(&error) && now_ns < waiting.since_ns + PATIENCE_NS => {
                 self.tally.retries += 1;
-                self.waiting.push_back(waiting);
+                self.waiting.push_front(waiting);
+                return false;
             }
             Err(_) => self.end(waiting.slot, now_ns, Err(Kind::Connect)),
         }
+        true
     }
 
     fn retry(&mut self) {
-        for _ in 0..self.waiting.len() {
-            if let Some(waiting) = self.waiting.pop_front() {
-                let before = self.waiting.len();
-                self.hand_over(waiting);
-                if self.waiting.len() > before {
-                    return;
-                }
-            }
-        }
+        while let Some(waiting) = self.waiting.pop_front()
+            && self.hand_over(waiting)
+        {}
     }
 
-    fn readable(&mut self, slot: usize, flags: EventFlags) {
+    /// Reads what has come for this stream. The timer has no stream: it has only ended the wait.
+    fn readable(&mut self, number: u64, flags: EventFlags) {
+        let Ok(slot) = usize::try_from(number) else { return };
         loop {
-            let Some(stream) = &mut self.streams[slot] else { return };
-            let (bytes, now_ns) = match recv(&stream.client, self.buffer.as_mut_slice(), RecvFlags::DONTWAIT) {
+            let Some(Some(stream)) = self.streams.get_mut(slot) else { return };
+            let (bytes, now_ns) = match recv(&stream.client, self.buffer.as_mut_slice(), RecvFlags::DONTWAIT)
+            {
                 Ok((0, _)) => {
                     let verdict = stream.reader.verdict();
                     return self.end(slot, now_ns(), verdict);
@@ -273,13 +275,12 @@ impl<'a> Generator<'a> {
         if self.streams[slot].take().is_some() {
             self.free.push(slot);
             self.open -= 1;
-            self.tally.end(now_ns, verdict);
+            self.tally.end(self.start_ns, now_ns, verdict);
         }
     }
 
     /// Gives up the streams whose time is over. Looks once a second, and not before the first one can be.
-    fn look_at_the_clock(&mut self) {
-        let now_ns = now_ns();
+    fn give_up_late(&mut self, now_ns: u64) {
         if now_ns < self.next_look_ns {
             return;
         }
@@ -293,6 +294,20 @@ impl<'a> Generator<'a> {
         }
     }
 
+    /// Tells the observer what it waits for; whether all is over.
+    fn tell(&mut self, now_ns: u64) -> io::Result<bool> {
+        let since_start_ns = now_ns.saturating_sub(self.start_ns);
+        if !self.has_said_open && self.waiting.is_empty() && self.schedule.is_over(since_start_ns) {
+            self.has_said_open = true;
+            say(&Said::AllOpen { at_ns: now_ns })?;
+        }
+        if !self.has_said_end && self.tally.first_end_ns.is_some() {
+            self.has_said_end = true;
+            say(&Said::FirstEnd)?;
+        }
+        Ok(self.has_said_open && self.open == 0)
+    }
+
     fn arm(&self, at_ns: u64) -> io::Result<()> {
         let value = Itimerspec { it_interval: timespec(0), it_value: timespec(at_ns) };
         timerfd_settime(self.timer.as_fd(), TimerfdTimerFlags::ABSTIME, &value)?;
@@ -302,8 +317,8 @@ impl<'a> Generator<'a> {
 
 impl Stream {
     fn account(&mut self, now_ns: u64, start_ns: u64, seen: &Seen, tally: &mut Tally) {
-        if self.first_byte_ns == 0 {
-            self.first_byte_ns = now_ns;
+        if !self.has_byte {
+            self.has_byte = true;
             tally.first_byte.record(now_ns - self.sent_ns);
         }
         if seen.events == 0 {
@@ -331,6 +346,23 @@ fn may_pass(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::WouldBlock | io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound
     )
+}
+
+/// Why no further client can be made, and what allows it.
+fn explained(errno: Errno, open: u64) -> String {
+    match errno {
+        Errno::MFILE => format!(
+            "{open} streams are open, and no more files may be: ulimit -Hn, or more --processes, which have {} each",
+            getrlimit(Resource::Nofile).maximum.unwrap_or(u64::MAX)
+        ),
+        Errno::NFILE => {
+            format!("{open} streams are open, and the machine has no more files: sysctl fs.file-max")
+        }
+        Errno::ADDRNOTAVAIL => {
+            format!("{open} streams are open, and no port is left: sysctl net.ipv4.ip_local_port_range")
+        }
+        errno => format!("after {open} streams: {}", io::Error::from(errno)),
+    }
 }
 
 fn timespec(ns: u64) -> Timespec {

@@ -4,7 +4,7 @@
 use std::env;
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, Command, Stdio};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread;
 use std::time::Duration;
 
@@ -37,7 +37,9 @@ impl Generators {
         let mut child = command.spawn()?;
         let (input, output) = (child.stdin.take(), child.stdout.take());
         self.children.push(child);
-        let (Some(mut input), Some(output)) = (input, output) else { return Err(io::ErrorKind::Other.into()) };
+        let (Some(mut input), Some(output)) = (input, output) else {
+            return Err(io::ErrorKind::Other.into());
+        };
         let mut line = serde_json::to_vec(plan)?;
         line.push(b'\n');
         input.write_all(&line)?;
@@ -53,10 +55,7 @@ impl Generators {
 
     /// What is said next; nothing when nobody says anything for so long.
     pub(super) fn wait(&self, time_max: Duration) -> Option<Said> {
-        match self.said.recv_timeout(time_max) {
-            Ok(said) => Some(said),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        }
+        self.said.recv_timeout(time_max).ok()
     }
 }
 

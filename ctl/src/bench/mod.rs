@@ -39,7 +39,10 @@ pub(crate) fn run(args: &Args) -> Result<Exit, Failure> {
     match &args.mode {
         Mode::Generate => generator::run().map_err(Failure::Bench).map(|()| Exit::Complete),
         Mode::Held(held) => {
-            let pace = |processes, index| Pace::Held { streams: share(held.streams, processes, index), rate: held.rate };
+            let pace = |processes, index| Pace::Held {
+                streams: share(held.streams, processes, index),
+                rate: held.rate,
+            };
             measure(&held.target, held.streams, Some(ns(held.hold)), pace)
         }
         Mode::Churn(churn) => {
@@ -90,7 +93,8 @@ fn measure(
         hold_ns,
         is_stamped: target.stamped,
     };
-    let report = Report::new(subject, &observed).ok_or_else(|| Failure::Bench(io::ErrorKind::Other.into()))?;
+    let report =
+        Report::new(subject, &observed).ok_or_else(|| Failure::Bench(io::ErrorKind::Other.into()))?;
     show(&report, target.json.as_deref())?;
     let is_complete = observed.tally.failures() == 0 && observed.tally.completed > 0;
     Ok(if is_complete { Exit::Complete } else { Exit::Incomplete })
@@ -116,7 +120,11 @@ fn share(total: u64, processes: u64, index: u64) -> u64 {
     total / processes + u64::from(index < total % processes)
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "clap admits no negative and no huge number")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "clap admits no negative and no huge number"
+)]
 fn ns(seconds: f64) -> u64 {
     (seconds * SECOND_NS) as u64
 }

@@ -10,8 +10,8 @@ use std::path::Path;
 use handoff_shared::fdpass;
 use rustix::io::Errno;
 use rustix::net::{
-    AddressFamily, SocketAddrUnix, SocketFlags, SocketType as Kind, accept_with, bind, connect, getsockname, listen,
-    socket_with, socketpair, sockopt,
+    AddressFamily, SocketAddrUnix, SocketFlags, SocketType as Kind, accept_with, bind, connect, getsockname,
+    listen, socket_with, socketpair, sockopt,
 };
 
 use super::plan::{Clients, SocketType};
@@ -32,23 +32,24 @@ impl Pairs {
         if clients == Clients::Unix {
             return Ok(Self::Unix);
         }
-        let listeners = (0..streams.div_ceil(STREAMS_PER_ADDRESS).max(1)).map(|number| listener(index, number));
+        let listeners =
+            (0..streams.div_ceil(STREAMS_PER_ADDRESS).max(1)).map(|number| listener(index, number));
         Ok(Self::Tcp { listeners: listeners.collect::<io::Result<_>>()?, next: 0 })
     }
 
     /// The client's end, and Apache's: both do not block.
-    pub(super) fn connect(&mut self) -> io::Result<(OwnedFd, OwnedFd)> {
+    pub(super) fn connect(&mut self) -> Result<(OwnedFd, OwnedFd), Errno> {
         let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
         let (listeners, next) = match self {
             Self::Tcp { listeners, next } => (listeners, next),
-            Self::Unix => return Ok(socketpair(AddressFamily::UNIX, Kind::STREAM, flags, None)?),
+            Self::Unix => return socketpair(AddressFamily::UNIX, Kind::STREAM, flags, None),
         };
         let (listener, address) = &listeners[*next % listeners.len()];
         *next += 1;
         let client = socket_with(AddressFamily::INET, Kind::STREAM, flags, None)?;
         match connect(&client, address) {
             Ok(()) | Err(Errno::INPROGRESS) => {}
-            Err(errno) => return Err(errno.into()),
+            Err(errno) => return Err(errno),
         }
         // Waits until the handshake is done: on the loopback it is. Nobody else knows this port.
         Ok((client, accept_with(listener, flags)?))
@@ -101,5 +102,42 @@ impl Door {
             peer.write_all(&payload[sent..])?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rustix::io::{read, write};
+
+    #[test]
+    fn what_apache_hands_over_reaches_its_client() {
+        for clients in [Clients::Tcp, Clients::Unix] {
+            let mut pairs = Pairs::new(clients, 2 * STREAMS_PER_ADDRESS, 3).unwrap();
+            let made: Vec<_> = (0..4).map(|_| pairs.connect().unwrap()).collect();
+            for (number, (client, server)) in made.into_iter().enumerate() {
+                write(&server, number.to_string().as_bytes()).unwrap();
+                drop(server);
+                let mut buffer = [0; 8];
+                assert_eq!(read(&client, &mut buffer).unwrap(), 1, "{clients:?}");
+                assert_eq!(buffer[0], number.to_string().as_bytes()[0], "{clients:?}");
+                assert_eq!(read(&client, &mut buffer).unwrap(), 0, "nobody else holds the other end");
+            }
+        }
+    }
+
+    #[test]
+    fn processes_and_their_addresses_are_apart() {
+        let addresses = |index| -> Vec<Ipv4Addr> {
+            match Pairs::new(Clients::Tcp, 20_000, index).unwrap() {
+                Pairs::Tcp { listeners, .. } => {
+                    listeners.into_iter().map(|(_, address)| *address.ip()).collect()
+                }
+                Pairs::Unix => Vec::new(),
+            }
+        };
+        assert_eq!(addresses(0), [1, 2, 3].map(|number| Ipv4Addr::new(127, 1, 1, number)));
+        assert_eq!(addresses(5)[0], Ipv4Addr::new(127, 1, 6, 1));
+        assert_eq!(addresses(250)[0], Ipv4Addr::new(127, 2, 1, 1));
     }
 }

@@ -40,6 +40,7 @@ pub(super) struct Report {
     pub(super) generator_turn_us: Quantiles,
     pub(super) generator_cpu_us_per_handoff: Option<f64>,
     pub(super) generator_cpu_us_per_event: Option<f64>,
+    pub(super) generator_busy: f64,
     pub(super) plateau: Option<Plateau>,
     pub(super) daemon: Daemon,
 }
@@ -104,7 +105,8 @@ impl Report {
         let tally = &observed.tally;
         let windows = Windows::of(subject, observed)?;
         let seconds = seconds(tally.last_end_ns.saturating_sub(observed.start_ns));
-        let plateau = windows.events.filter(|_| subject.hold_ns.is_some()).map(|window| plateau(window, observed));
+        let plateau =
+            windows.events.filter(|_| subject.hold_ns.is_some()).map(|window| plateau(window, observed));
         let lag = if subject.hold_ns.is_some() { &tally.late } else { &tally.turn };
         Some(Self {
             version: 1,
@@ -131,6 +133,7 @@ impl Report {
             generator_turn_us: tally.turn.quantiles(),
             generator_cpu_us_per_handoff: ratio(us(tally.cpu_ns), tally.handoffs as f64),
             generator_cpu_us_per_event: ratio(us(tally.cpu_ns), tally.events as f64),
+            generator_busy: ratio(us(tally.cpu_ns) / 1e6, seconds * subject.processes as f64).unwrap_or(0.0),
             daemon: Daemon::new(subject, observed, &windows, plateau.as_ref()),
             plateau,
         })
@@ -175,12 +178,17 @@ impl<'a> Windows<'a> {
     fn of(subject: Subject, observed: &'a Observed) -> Option<Self> {
         let samples = &observed.samples;
         let all = (samples.first()?, samples.last()?);
-        let Some(hold_ns) = subject.hold_ns else { return Some(Self { all, handoffs: all, events: Some(all) }) };
+        let Some(hold_ns) = subject.hold_ns else {
+            return Some(Self { all, handoffs: all, events: Some(all) });
+        };
         let Some(open) = samples.iter().find(|sample| sample.at_ns >= observed.all_open_ns) else {
             return Some(Self { all, handoffs: all, events: None });
         };
-        let first_end_ns = observed.tally.first_end_ns.unwrap_or(u64::MAX);
-        let end_ns = first_end_ns.min(open.at_ns.saturating_add(hold_ns).saturating_add(BIN_NS));
+        let complete_ns = observed.tally.first_end_ns.unwrap_or(u64::MAX);
+        let failure = observed.tally.failure_after(open.at_ns.saturating_sub(observed.start_ns));
+        let failed_ns = failure.map_or(u64::MAX, |since_start_ns| observed.start_ns + since_start_ns);
+        let end_ns =
+            complete_ns.min(failed_ns).min(open.at_ns.saturating_add(hold_ns).saturating_add(BIN_NS));
         let last = samples.iter().rfind(|sample| sample.at_ns <= end_ns && sample.at_ns > open.at_ns);
         Some(Self { all, handoffs: (all.0, open), events: last.map(|last| (open, last)) })
     }
@@ -211,4 +219,90 @@ fn us(ns: u64) -> f64 {
 
 fn seconds(ns: u64) -> f64 {
     ns as f64 / 1e9
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bench::tally::{Kind, Tally};
+    use crate::bench::tree::Tree;
+
+    const MS: u64 = 1_000_000;
+
+    fn sample(at_ms: u64, cpu_ms: &[(u32, u64)]) -> Sample {
+        Sample { at_ns: at_ms * MS, cpu_ns: cpu_ms.iter().map(|(pid, ms)| (*pid, ms * MS)).collect() }
+    }
+
+    /// Ten streams from 100 ms on, all open at 190 ms, the first complete at 510 ms; an event of each every 10 ms.
+    fn observed() -> Observed {
+        let mut tally = Tally { handoffs: 10, first_end_ns: Some(510 * MS), ..Tally::default() };
+        (0..50).for_each(|bin| tally.events(bin * BIN_NS, 10, 10));
+        let pid = std::process::id();
+        let samples = vec![
+            sample(90, &[(pid, 5)]),
+            sample(200, &[(pid, 25)]),
+            sample(300, &[(pid, 45), (7, 1)]),
+            sample(500, &[(pid, 85), (7, 3)]),
+            sample(600, &[(pid, 99), (7, 3)]),
+        ];
+        let tree = Tree::of(pid).unwrap();
+        let (start_ns, all_open_ns) = (100 * MS, 190 * MS);
+        Observed { tally, tree, start_ns, all_open_ns, samples, idle: None, loaded: None }
+    }
+
+    fn subject(hold_ms: Option<u64>) -> Subject {
+        Subject {
+            socket_type: SocketType::Seqpacket,
+            clients: Clients::Tcp,
+            processes: 1,
+            streams: 10,
+            hold_ns: hold_ms.map(|ms| ms * MS),
+            is_stamped: false,
+        }
+    }
+
+    #[test]
+    fn of_held_streams_the_ramp_pays_for_handoffs_and_the_plateau_for_events() {
+        let report = Report::new(subject(Some(10_000)), &observed()).unwrap();
+        let plateau = report.plateau.unwrap();
+        assert_eq!((plateau.seconds, plateau.events), (0.3, 300.0));
+        assert_eq!(report.daemon.cpu_us_per_handoff, Some(2000.0));
+        assert_eq!(
+            report.daemon.cpu_us_per_event,
+            Some(210.0),
+            "63 ms, also those of a process that came later"
+        );
+    }
+
+    #[test]
+    fn a_plateau_is_no_longer_than_it_was_to_be_held() {
+        let report = Report::new(subject(Some(150)), &observed()).unwrap();
+        assert_eq!(report.plateau.unwrap().seconds, 0.1);
+    }
+
+    #[test]
+    fn a_stream_that_fails_ends_the_plateau_but_not_one_that_was_never_open() {
+        let mut observed = observed();
+        observed.tally.end(100 * MS, 150 * MS, Err(Kind::Status(503)));
+        observed.tally.end(100 * MS, 450 * MS, Err(Kind::Cut));
+        let report = Report::new(subject(Some(10_000)), &observed).unwrap();
+        assert_eq!(report.plateau.unwrap().seconds, 0.1);
+    }
+
+    #[test]
+    fn without_a_plateau_nothing_is_said_of_events() {
+        let mut observed = observed();
+        observed.tally.first_end_ns = Some(195 * MS);
+        let report = Report::new(subject(Some(150)), &observed).unwrap();
+        assert!(report.plateau.is_none() && report.daemon.cpu_us_per_event.is_none());
+        assert_eq!(report.daemon.cpu_us_per_handoff, Some(2000.0));
+    }
+
+    #[test]
+    fn a_churn_pays_for_everything_from_first_to_last() {
+        let report = Report::new(subject(None), &observed()).unwrap();
+        assert_eq!(report.daemon.cpu_us_per_handoff, Some(9700.0));
+        assert_eq!(report.daemon.cpu_us_per_event, Some(194.0));
+        assert_eq!(report.daemon.pss_bytes_per_stream, None, "what was not measured is not made up");
+    }
 }

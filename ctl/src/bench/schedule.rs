@@ -40,7 +40,11 @@ impl Schedule {
         match self.pace {
             Pace::Held { rate, .. } => {
                 let number = (self.made * self.processes + self.index) as f64;
-                #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "positive, far below 2^63")]
+                #[expect(
+                    clippy::cast_possible_truncation,
+                    clippy::cast_sign_loss,
+                    reason = "positive, far below 2^63"
+                )]
                 let due_ns = (number / rate * SECOND_NS) as u64;
                 Some(due_ns)
             }

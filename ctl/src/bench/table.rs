@@ -38,7 +38,9 @@ impl fmt::Display for Table<'_> {
             ("generator's lag", Some(report.generator_lag_us)),
             ("generator's turn", Some(report.generator_turn_us)),
         ];
-        rows.iter().filter_map(|(name, row)| Some((name, (*row)?))).try_for_each(|(name, row)| line(f, name, row))?;
+        rows.iter()
+            .filter_map(|(name, row)| Some((name, (*row)?)))
+            .try_for_each(|(name, row)| line(f, name, row))?;
         self.daemon(f)
     }
 }
@@ -55,17 +57,18 @@ impl Table<'_> {
             let name = format!("{} {}", process.name, process.pid);
             let (handoff, before, after) =
                 (number(process.cpu_us_per_handoff), kib(process.pss_bytes_before), kib(process.pss_bytes));
-            writeln!(f, "{name:<18}{:>12.1}{handoff:>14}{before:>14}{after:>14}", process.cpu_us / 1000.0)?;
+            writeln!(f, "{name:<24}{:>12.1}{handoff:>14}{before:>14}{after:>14}", process.cpu_us / 1000.0)?;
         }
         let (before, after) = (kib(daemon.idle_pss_bytes), kib(daemon.pss_bytes));
-        writeln!(f, "{:<30}{:>14}{before:>14}{after:>14}", "all", number(daemon.cpu_us_per_handoff))?;
+        writeln!(f, "{:<36}{:>14}{before:>14}{after:>14}", "all", number(daemon.cpu_us_per_handoff))?;
         writeln!(
             f,
-            "\ndaemon: {} µs per event, {} bytes PSS per stream; generator: {} µs per handoff, {} µs per event",
+            "\ndaemon: {} µs per event, {} bytes PSS per stream; generator: {} µs per handoff, {} µs per event, {:.0} % busy",
             number(daemon.cpu_us_per_event),
             number(daemon.pss_bytes_per_stream),
             number(self.0.generator_cpu_us_per_handoff),
-            number(self.0.generator_cpu_us_per_event)
+            number(self.0.generator_cpu_us_per_event),
+            self.0.generator_busy * 100.0
         )
     }
 }

@@ -69,6 +69,8 @@ pub(super) struct Tally {
     pub(super) turn: Histogram,
     /// Events by [`BIN_NS`] since the start.
     pub(super) bins: Vec<u32>,
+    /// Streams that failed, likewise.
+    pub(super) failure_bins: Vec<u32>,
     /// The longest gap between two tokens that ended in each second since the start.
     pub(super) gap_max_ns: Vec<u64>,
     /// When the first stream was complete.
@@ -93,14 +95,17 @@ impl Tally {
         *longest = gap_ns.max(*longest);
     }
 
-    /// The end of a stream, at this moment.
-    pub(super) fn end(&mut self, now_ns: u64, verdict: Result<(), Kind>) {
+    /// The end of a stream of a run that began at `start_ns`.
+    pub(super) fn end(&mut self, start_ns: u64, now_ns: u64, verdict: Result<(), Kind>) {
         match verdict {
             Ok(()) => {
                 self.completed += 1;
                 self.first_end_ns.get_or_insert(now_ns);
             }
-            Err(kind) => *self.failed.entry(kind.to_string()).or_default() += 1,
+            Err(kind) => {
+                *self.failed.entry(kind.to_string()).or_default() += 1;
+                *slot(&mut self.failure_bins, now_ns.saturating_sub(start_ns) / BIN_NS) += 1;
+            }
         }
         self.last_end_ns = now_ns;
     }
@@ -121,6 +126,7 @@ impl Tally {
         self.late.merge(&other.late);
         self.turn.merge(&other.turn);
         merge_slots(&mut self.bins, &other.bins, |ours, theirs| *ours += theirs);
+        merge_slots(&mut self.failure_bins, &other.failure_bins, |ours, theirs| *ours += theirs);
         merge_slots(&mut self.gap_max_ns, &other.gap_max_ns, |ours, theirs| *ours = theirs.max(*ours));
         self.first_end_ns = self.first_end_ns.into_iter().chain(other.first_end_ns).min();
         self.last_end_ns = self.last_end_ns.max(other.last_end_ns);
@@ -136,6 +142,13 @@ impl Tally {
             events += f64::from(*count) * inside as f64 / BIN_NS as f64;
         }
         events
+    }
+
+    /// When a stream failed for the first time after this time since the start, to a bin.
+    pub(super) fn failure_after(&self, from_ns: u64) -> Option<u64> {
+        let first = usize::try_from(from_ns / BIN_NS).unwrap_or(BINS_MAX);
+        let bin = self.failure_bins.iter().skip(first).position(|count| *count > 0)?;
+        Some((first + bin) as u64 * BIN_NS)
     }
 
     /// How many streams failed, for whatever reason.
@@ -157,4 +170,44 @@ fn merge_slots<T: Copy + Default>(ours: &mut Vec<T>, theirs: &[T], add: impl Fn(
         ours.resize(theirs.len(), T::default());
     }
     ours.iter_mut().zip(theirs).for_each(|(ours, theirs)| add(ours, *theirs));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parts_add_up_and_the_earliest_end_counts() {
+        let mut left = Tally { handoffs: 3, cpu_ns: 5, ..Tally::default() };
+        left.events(BIN_NS, 2, 1);
+        left.gap(0, 7);
+        left.end(0, 300, Ok(()));
+        left.end(0, 100, Err(Kind::Cut));
+        let mut right = Tally { handoffs: 4, cpu_ns: 6, ..Tally::default() };
+        right.events(3 * BIN_NS, 5, 5);
+        right.gap(SECOND_NS, 9);
+        right.gap(0, 3);
+        right.end(0, 200, Ok(()));
+        right.end(0, 400, Err(Kind::Cut));
+        right.end(0, 2 * BIN_NS, Err(Kind::Status(503)));
+        left.merge(&right);
+        assert_eq!((left.handoffs, left.completed, left.events, left.tokens, left.cpu_ns), (7, 2, 7, 6, 11));
+        assert_eq!((&left.bins, &left.gap_max_ns), (&vec![0, 2, 0, 5], &vec![7, 9]));
+        assert_eq!((left.first_end_ns, left.last_end_ns), (Some(200), 2 * BIN_NS));
+        assert_eq!(left.failed, [("cut".to_owned(), 2), ("refused_503".to_owned(), 1)].into());
+        assert_eq!(left.failures(), 3);
+        assert_eq!((left.failure_after(0), left.failure_after(BIN_NS)), (Some(0), Some(2 * BIN_NS)));
+        assert_eq!(left.failure_after(3 * BIN_NS), None);
+    }
+
+    #[test]
+    fn of_a_bin_that_is_cut_its_share_counts() {
+        let mut tally = Tally::default();
+        tally.events(0, 10, 0);
+        tally.events(BIN_NS, 20, 0);
+        tally.events(5 * BIN_NS, 40, 0);
+        assert_eq!(tally.events_between(0, 6 * BIN_NS), 70.0);
+        assert_eq!(tally.events_between(BIN_NS / 2, BIN_NS + BIN_NS / 4), 10.0);
+        assert_eq!(tally.events_between(2 * BIN_NS, 5 * BIN_NS), 0.0);
+    }
 }

@@ -137,7 +137,9 @@ fn stat(path: &str) -> io::Result<Vec<String>> {
 fn children(pid: u32) -> Vec<u32> {
     let of = |thread| fs::read_to_string(format!("/proc/{pid}/task/{thread}/children")).unwrap_or_default();
     let lists = numbers(&format!("/proc/{pid}/task")).into_iter().map(of);
-    lists.flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>()).collect()
+    lists
+        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
+        .collect()
 }
 
 /// The entries of a directory that are numbers.
@@ -155,4 +157,45 @@ fn memory(pid: u32) -> io::Result<Memory> {
     };
     let missing = || io::Error::from(io::ErrorKind::InvalidData);
     Ok(Memory { pss: bytes("Pss:").ok_or_else(missing)?, rss: bytes("Rss:").ok_or_else(missing)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    fn own(sample: &Sample) -> u64 {
+        sample.cpu_ns[&std::process::id()]
+    }
+
+    #[test]
+    fn what_a_process_and_its_children_use_is_seen_also_when_they_have_gone() {
+        let mut tree = Tree::of(std::process::id()).unwrap();
+        let before = tree.sample();
+        let mut child = Command::new("cat").stdin(Stdio::piped()).spawn().unwrap();
+        let since_ns = now_ns();
+        while now_ns() - since_ns < 30_000_000 {
+            std::hint::black_box(0);
+        }
+        let with_child = tree.sample();
+        // The kernel accounts at its ticks; others may have used the core meanwhile.
+        assert!(own(&with_child) > own(&before), "{before:?} {with_child:?}");
+        assert!(with_child.cpu_ns.contains_key(&child.id()), "{with_child:?}");
+        let memory = tree.memory().unwrap();
+        assert!(
+            memory[&child.id()].rss >= memory[&child.id()].pss && memory[&child.id()].pss > 0,
+            "{memory:?}"
+        );
+        child.kill().unwrap();
+        child.wait().unwrap();
+        let without = tree.sample();
+        assert_eq!(without.cpu_ns[&child.id()], with_child.cpu_ns[&child.id()]);
+        assert!(!tree.memory().unwrap().contains_key(&child.id()));
+        assert!(tree.names().any(|(pid, name)| pid == child.id() && !name.is_empty()));
+    }
+
+    #[test]
+    fn a_root_that_is_not_there_is_an_error() {
+        assert!(Tree::of(u32::MAX).is_err());
+    }
 }

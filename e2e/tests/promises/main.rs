@@ -109,6 +109,7 @@ mod the_supervisor_keeps_three_capabilities;
 mod tokens_are_counted_wherever_they_stand;
 mod unread_request_bytes_never_cost_the_tail;
 mod versions_meet_only_to_part;
+mod what_a_stream_costs_can_be_measured;
 mod what_an_answer_costs_is_known;
 mod what_an_answer_is_worth_without_its_client_is_the_sites_choice;
 mod what_goes_out_is_what_was_asked;
