@@ -28,6 +28,8 @@ const MILLISECOND_NS: u64 = 1_000_000;
 const SECOND_NS: u64 = 1_000_000_000;
 const BUFFER_BYTES: usize = 64 * 1024;
 const EVENTS_MAX: usize = 512;
+/// Streams that there is room for from the start.
+const STREAMS_AT_ONCE: usize = 100_000;
 /// The timer's mark among the streams' numbers.
 const TIMER: u64 = u64::MAX;
 
@@ -106,6 +108,8 @@ impl<'a> Generator<'a> {
             timerfd_create(TimerfdClockId::Monotonic, TimerfdFlags::NONBLOCK | TimerfdFlags::CLOEXEC)?;
         epoll::add(&epoll, &timer, EventData::new_u64(TIMER), EventFlags::IN | EventFlags::ET)?;
         let schedule = Schedule::new(plan.pace, plan.index, plan.processes);
+        // At once, not while streams are read.
+        let capacity = usize::try_from(schedule.open_max()).unwrap_or(0).min(STREAMS_AT_ONCE);
         Ok(Self {
             plan,
             epoll,
@@ -113,7 +117,7 @@ impl<'a> Generator<'a> {
             pairs: Pairs::new(plan.clients, schedule.open_max(), plan.index)?,
             schedule,
             door: Door::new(&plan.socket, plan.socket_type)?,
-            streams: Vec::new(),
+            streams: Vec::with_capacity(capacity),
             free: Vec::new(),
             open: 0,
             waiting: VecDeque::new(),

@@ -50,7 +50,7 @@ impl Table<'_> {
         let daemon = &self.0.daemon;
         writeln!(
             f,
-            "\n{:<18}{:>12}{:>14}{:>14}{:>14}",
+            "\n{:<24}{:>12}{:>14}{:>14}{:>14}",
             "process", "CPU ms", "µs/handoff", "PSS before", "PSS"
         )?;
         for process in &daemon.by_process {

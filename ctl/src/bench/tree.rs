@@ -84,8 +84,7 @@ impl Tree {
     }
 
     fn admit(&mut self, pid: u32) -> io::Result<()> {
-        let name = fs::read_to_string(format!("/proc/{pid}/comm"))?.trim_end().to_owned();
-        let start_time = start_time(pid)?;
+        let (name, start_time) = (name(pid)?, start_time(pid)?);
         self.processes.insert(pid, Process { name, start_time, threads_ns: BTreeMap::new(), is_gone: false });
         Ok(())
     }
@@ -96,6 +95,10 @@ impl Process {
     fn look(&mut self, pid: u32) -> bool {
         if start_time(pid).ok().as_ref() != Some(&self.start_time) {
             return false;
+        }
+        // Between fork and exec it has another one.
+        if let Ok(name) = name(pid) {
+            self.name = name;
         }
         for thread in numbers(&format!("/proc/{pid}/task")) {
             if let Ok(ns) = thread_cpu_ns(pid, thread) {
@@ -118,6 +121,10 @@ fn thread_cpu_ns(pid: u32, thread: u32) -> io::Result<u64> {
     Ok((field(11)? + field(12)?) * TICK_NS)
 }
 
+fn name(pid: u32) -> io::Result<String> {
+    Ok(fs::read_to_string(format!("/proc/{pid}/comm"))?.trim_end().to_owned())
+}
+
 /// When the process began, which tells it from a later one of the same pid.
 fn start_time(pid: u32) -> io::Result<String> {
     let stat = stat(&format!("/proc/{pid}/stat"))?;
@@ -134,12 +141,22 @@ fn stat(path: &str) -> io::Result<Vec<String>> {
     Ok(fields.split_whitespace().map(str::to_owned).collect())
 }
 
+/// By `children` of each thread; where the kernel does not have that (CONFIG_PROC_CHILDREN), by everybody's parent.
 fn children(pid: u32) -> Vec<u32> {
-    let of = |thread| fs::read_to_string(format!("/proc/{pid}/task/{thread}/children")).unwrap_or_default();
-    let lists = numbers(&format!("/proc/{pid}/task")).into_iter().map(of);
-    lists
-        .flat_map(|list| list.split_whitespace().filter_map(|pid| pid.parse().ok()).collect::<Vec<_>>())
-        .collect()
+    if fs::exists(format!("/proc/{pid}/task/{pid}/children")).unwrap_or(false) {
+        let of =
+            |thread| fs::read_to_string(format!("/proc/{pid}/task/{thread}/children")).unwrap_or_default();
+        let lists = numbers(&format!("/proc/{pid}/task")).into_iter().map(of).collect::<String>();
+        return lists.split_whitespace().filter_map(|pid| pid.parse().ok()).collect();
+    }
+    children_by_parent(pid)
+}
+
+fn children_by_parent(parent: u32) -> Vec<u32> {
+    let parent = parent.to_string();
+    let is_child =
+        |pid: &u32| stat(&format!("/proc/{pid}/stat")).is_ok_and(|stat| stat.get(1) == Some(&parent));
+    numbers("/proc").into_iter().filter(is_child).collect()
 }
 
 /// The entries of a directory that are numbers.
@@ -186,6 +203,7 @@ mod tests {
             memory[&child.id()].rss >= memory[&child.id()].pss && memory[&child.id()].pss > 0,
             "{memory:?}"
         );
+        assert!(children_by_parent(std::process::id()).contains(&child.id()));
         child.kill().unwrap();
         child.wait().unwrap();
         let without = tree.sample();

@@ -68,6 +68,16 @@ fn a_churn_completes_every_stream_and_counts_every_event() {
 }
 
 #[test]
+fn what_the_upstream_has_stamped_is_told() {
+    let daemon = Daemon::start("[backend.mock]\ntoken_delay_ms = 0\n");
+    // The mock says it again. The first nanosecond of a clock that began when the machine did.
+    let arguments = ["--handoffs", "3", "--payload", r#"{"prompt":"@1"}"#];
+    let report = measured("churn", &daemon.socket(), &[&arguments[..], &["--stamped"]].concat(), 0);
+    assert!(report["added_latency_us"]["max"].as_f64() > Some(1_000_000.0), "{report}");
+    assert_eq!(measured("churn", &daemon.socket(), &arguments, 0)["added_latency_us"], Value::Null);
+}
+
+#[test]
 fn held_streams_have_a_plateau_and_a_pace() {
     let daemon = Daemon::start("");
     let payload = payload(20, 50);
