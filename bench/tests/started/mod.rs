@@ -1,7 +1,9 @@
 //! A program of this package, started by a test; it ends with the test.
 
+#![allow(dead_code, reason = "each test uses a part of it")]
+
 use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
 /// How long a test waits for anything.
@@ -11,7 +13,6 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) struct Started {
     child: Child,
     /// Open until the test ends it.
-    #[allow(dead_code, reason = "not every test closes it")]
     pub(crate) stdin: Option<ChildStdin>,
     out: BufReader<ChildStdout>,
 }
@@ -30,6 +31,11 @@ impl Started {
         let mut line = String::new();
         self.out.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
+    }
+
+    /// How it ended.
+    pub(crate) fn wait(&mut self) -> ExitStatus {
+        self.child.wait().unwrap()
     }
 }
 
