@@ -11,7 +11,7 @@ DESTDIR ?=
 # Whom the handoff socket admits: Apache's group.
 APACHE_GROUP ?= www-data
 
-.PHONY: help run demo test test-packages build release module lint unit e2e browser systemd chaos vm fuzz doc man install install-apache uninstall uninstall-apache deb clean
+.PHONY: help run demo test test-packages build release module lint unit e2e browser systemd chaos bench soak vm fuzz doc man install install-apache uninstall uninstall-apache deb clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,6 +57,12 @@ systemd: build module ## the units and the Debian package on a real systemd (nee
 chaos: ## workers killed and stopped every 20 ms under load, for CHAOS_SECONDS; HANDOFF_SEED=… has the same again
 	$(CARGO) build --locked --release --workspace --bins
 	CHAOS_SECONDS=$(CHAOS_SECONDS) target/release/chaos
+
+bench: ## what it costs, against its targets and a bare loop: writes docs/PERFORMANCE.md's tables (BENCH_ONLY=churn,held)
+	@scripts/bench
+
+soak: ## a steady load for SOAK_MINUTES (10): fails when memory or open files of any process grow
+	@scripts/soak
 
 vm: ## what only a virtual machine shows: an older kernel, memory that runs out, a clock that is set (needs root, qemu)
 	@scripts/vm
