@@ -11,7 +11,7 @@ DESTDIR ?=
 # Whom the handoff socket admits: Apache's group.
 APACHE_GROUP ?= www-data
 
-.PHONY: help run demo test test-packages build release module lint unit e2e browser systemd chaos bench soak vm fuzz doc man install install-apache uninstall uninstall-apache deb clean
+.PHONY: help run demo test test-packages build release module lint unit e2e browser systemd chaos bench soak vm fuzz doc man install install-apache uninstall uninstall-apache deb counts bench-pure clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -66,6 +66,14 @@ soak: ## a steady load for SOAK_MINUTES (10): fails when memory or open files of
 
 vm: ## what only a virtual machine shows: an older kernel, memory that runs out, a clock that is set (needs root, qemu)
 	@scripts/vm
+
+counts: ## record what the pure parts cost, in instructions, where a change is meant (needs valgrind)
+	$(CARGO) build --locked --profile counts -p handoff-counts --bin counts
+	target/counts/counts record
+	git --no-pager diff --stat -- bench/counts/instructions.toml
+
+bench-pure: ## how long the pure parts take, by Criterion (one of them: make bench-pure ONLY=codec)
+	$(CARGO) bench --locked -p handoff-counts --bench pure -- $(ONLY)
 
 fuzz: ## fuzz targets, FUZZ_SECONDS each (needs a nightly toolchain and cargo-fuzz)
 	@scripts/fuzz $(FUZZ_SECONDS)
