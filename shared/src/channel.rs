@@ -29,6 +29,9 @@ pub type WorkerChannel = Channel<ToSupervisor, ToWorker>;
 #[derive(Debug)]
 pub struct Channel<S, R> {
     socket: Watched,
+    /// A duplicate, watched for room while there is none: at other times each message that the other side reads would
+    /// wake us.
+    full: Option<Watched>,
     packet: Vec<u8>,
     buffer: Box<[u8]>,
     directions: PhantomData<fn(S) -> R>,
@@ -99,7 +102,8 @@ impl<S: Message, R: Message> Channel<S, R> {
     /// When the runtime cannot watch it.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
         Ok(Self {
-            socket: Watched::new(socket, Interest::READABLE | Interest::WRITABLE)?,
+            socket: Watched::new(socket, Interest::READABLE)?,
+            full: None,
             packet: Vec::new(),
             buffer: vec![0; PACKET_BYTES_MAX].into_boxed_slice(),
             directions: PhantomData,
@@ -112,8 +116,11 @@ impl<S: Message, R: Message> Channel<S, R> {
     /// After [`SendError::Full`] and [`SendError::TooManyFdsUnderWay`] trying again makes sense; after no other.
     pub fn try_send(&mut self, message: &S, fds: &[BorrowedFd<'_>]) -> Result<(), SendError> {
         codec::encode(message, &mut self.packet)?;
-        match fdpass::send(self.socket.get_ref().as_fd(), &self.packet, fds) {
-            Ok(_) => Ok(()),
+        match fdpass::send(self.socket.as_fd(), &self.packet, fds) {
+            Ok(_) => {
+                self.full = None;
+                Ok(())
+            }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Err(SendError::Full),
             Err(error) if error.raw_os_error() == Some(Errno::ETOOMANYREFS as i32) => {
                 Err(SendError::TooManyFdsUnderWay)
@@ -153,21 +160,29 @@ impl<S: Message, R: Message> Channel<S, R> {
     /// How many bytes the other side has not read yet, the kernel's own included.
     #[must_use]
     pub fn unread_bytes(&self) -> u64 {
-        fdpass::unsent_bytes(self.socket.get_ref().as_fd()).unwrap_or(0)
+        fdpass::unsent_bytes(self.socket.as_fd()).unwrap_or(0)
     }
 
-    /// Resolves when the socket takes messages again.
-    ///
-    /// # Errors
-    /// When the runtime is shutting down.
-    pub fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        ready!(self.socket.poll_write_ready(cx))?.clear_ready();
-        Poll::Ready(Ok(()))
+    /// After [`SendError::Full`]: resolves when the socket takes messages again. Where that cannot be watched (we are out
+    /// of fds), it does not: whoever has something to say tries again some time.
+    pub fn poll_writable(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.full.is_none() {
+            let duplicate = self.socket.as_fd().try_clone_to_owned();
+            self.full = duplicate.and_then(|socket| Watched::new(socket, Interest::WRITABLE)).ok();
+        }
+        let Some(full) = &self.full else { return Poll::Pending };
+        match ready!(full.poll_write_ready(cx)) {
+            Ok(mut ready) => {
+                ready.clear_ready();
+                Poll::Ready(())
+            }
+            Err(_) => Poll::Pending,
+        }
     }
 
     fn receive_packet(&mut self) -> Result<(usize, Fds), ReceiveError> {
         loop {
-            match fdpass::receive(self.socket.get_ref().as_fd(), &mut self.buffer) {
+            match fdpass::receive(self.socket.as_fd(), &mut self.buffer) {
                 // The other side died with unread messages of ours; its own last words come after this.
                 Err(error) if error.kind() == io::ErrorKind::ConnectionReset => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -187,7 +202,7 @@ impl<S: Message, R: Message> Channel<S, R> {
 
 impl<S, R> AsFd for Channel<S, R> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.get_ref().as_fd()
+        self.socket.as_fd()
     }
 }
 
@@ -281,6 +296,20 @@ mod tests {
         for expected in 0..sent {
             assert_eq!(worker.try_receive().unwrap().unwrap().0, ToWorker::Drain { remaining_ms: expected });
         }
+    }
+
+    #[tokio::test]
+    async fn who_waits_for_room_is_woken_when_there_is_some_and_not_before() {
+        let (mut supervisor, mut worker) = ends();
+        let message = ToWorker::Drain { remaining_ms: 1 };
+        while supervisor.try_send(&message, &[]).is_ok() {}
+        let mut room = std::pin::pin!(std::future::poll_fn(|cx| supervisor.poll_writable(cx)));
+        let early = tokio::time::timeout(Duration::from_millis(20), room.as_mut()).await;
+        assert!(early.is_err(), "there is no room yet");
+        while worker.try_receive().unwrap().is_some() {}
+        tokio::time::timeout(Duration::from_secs(5), room).await.expect("there is room");
+        supervisor.try_send(&message, &[]).unwrap();
+        assert!(supervisor.full.is_none(), "room is watched for only while there is none");
     }
 
     #[tokio::test]

@@ -5,7 +5,7 @@
 
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
 use nix::libc;
 use rustix::net::{
@@ -148,6 +148,12 @@ impl Watched {
         // SAFETY: an OwnedFd is open and keeps its number; we give out only shared references, so it stays
         // the same fd until the AsyncFd is dropped, which unregisters it before closing it.
         unsafe { AsyncFd::register_with_interest(fd, interest) }.map(Self).map_err(io::Error::from)
+    }
+}
+
+impl AsFd for Watched {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.get_ref().as_fd()
     }
 }
 

@@ -204,7 +204,7 @@ impl Reporter {
 
     /// Wakes the task when the supervisor reads again.
     pub(crate) fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        self.channel.borrow().poll_writable(cx).map(|_| ())
+        self.channel.borrow_mut().poll_writable(cx)
     }
 
     /// Sessions that begin together are said together, when all have had their turn.
