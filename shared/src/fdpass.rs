@@ -87,16 +87,33 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<()> {
     Ok(())
 }
 
-/// How many bytes were ever written into this TCP connection, as the kernel counts them: sent, less
-/// retransmitted, plus not yet sent. `None` for other sockets and for kernels before 4.19.
-///
-/// Source: `struct tcp_info` in linux/tcp.h; the C library's own declaration ends before these fields.
+/// What the kernel knows of a TCP socket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tcp {
+    /// It accepts connections, and is none.
+    pub is_listening: bool,
+    /// How many bytes were ever written into it, as the kernel counts them: sent, less retransmitted, plus not yet sent.
+    pub written: u64,
+}
+
+/// How many bytes were ever written into this TCP connection. `None` for other sockets and for kernels before 4.19.
 #[must_use]
 pub fn tcp_written(socket: BorrowedFd<'_>) -> Option<u64> {
+    tcp(socket).map(|tcp| tcp.written)
+}
+
+/// What the kernel knows of this TCP socket. `None` for other fds and for kernels before 4.19.
+///
+/// Source: `struct tcp_info` in linux/tcp.h; the C library's own declaration ends before the counted bytes. Its first byte is
+/// the state.
+#[must_use]
+pub fn tcp(socket: BorrowedFd<'_>) -> Option<Tcp> {
     const BYTES: usize = 216;
     const NOT_SENT: usize = 144;
     const SENT: usize = 200;
     const RETRANSMITTED: usize = 208;
+    /// `TCP_LISTEN` in net/tcp_states.h.
+    const LISTENING: u8 = 10;
     let mut info = [0u8; BYTES];
     let mut length: libc::socklen_t = 216;
     // SAFETY: the kernel writes at most `length` bytes, which is the size of `info`; any bytes are a valid
@@ -117,7 +134,8 @@ pub fn tcp_written(socket: BorrowedFd<'_>) -> Option<u64> {
         info[NOT_SENT..].split_first_chunk::<4>().map(|(chunk, rest)| (u32::from_ne_bytes(*chunk), rest))?;
     let sent = u64::from_ne_bytes(*info[SENT..].first_chunk::<8>()?);
     let retransmitted = u64::from_ne_bytes(*info[RETRANSMITTED..].first_chunk::<8>()?);
-    Some(sent.wrapping_sub(retransmitted).wrapping_add(u64::from(not_sent)))
+    let written = sent.wrapping_sub(retransmitted).wrapping_add(u64::from(not_sent));
+    Some(Tcp { is_listening: info[0] == LISTENING, written })
 }
 
 /// How many bytes wait in this socket's send buffer, for the network or for the other side's patience. `None`
@@ -388,5 +406,13 @@ mod tests {
     fn a_unix_socket_has_no_witness() {
         let (ours, _theirs) = pair();
         assert_eq!(tcp_written(ours.as_fd()), None);
+    }
+
+    #[test]
+    fn a_connection_is_told_from_a_socket_that_accepts_them() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let is_listening = |socket: BorrowedFd<'_>| tcp(socket).unwrap().is_listening;
+        assert!(is_listening(listener.as_fd()) && !is_listening(client.as_fd()));
     }
 }

@@ -68,11 +68,11 @@ impl Dispatcher {
     pub(crate) fn admit(&mut self, handoff: Handoff, received_at: Instant) -> (LeaseId, Option<LeaseId>) {
         let lease = self.next_lease;
         self.next_lease = lease.next();
-        let written_before = fdpass::tcp_written(handoff.client.as_fd());
         let payload = Some(Message::new(handoff.message, handoff.memfd, handoff.truncated));
         self.fds += 1;
-        self.entries
-            .insert(lease, Entry { client: Some(handoff.client), payload, written_before, received_at });
+        let entry =
+            Entry { client: Some(handoff.client), payload, written_before: handoff.written, received_at };
+        self.entries.insert(lease, entry);
         let dropped = if self.fds > self.fds_max { self.drop_oldest_dup() } else { None };
         (lease, dropped)
     }
@@ -228,7 +228,7 @@ mod tests {
 
     fn handoff(message: &[u8]) -> Handoff {
         let client = UnixStream::pair().unwrap().0.into();
-        Handoff { client, message: message.to_vec(), memfd: None, truncated: false }
+        Handoff { client, written: None, message: message.to_vec(), memfd: None, truncated: false }
     }
 
     #[test]

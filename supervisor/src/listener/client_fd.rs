@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd};
 
+use handoff_shared::fdpass;
 use nix::sys::socket::{
     AddressFamily, SockType, SockaddrLike, SockaddrStorage, getsockname, getsockopt, sockopt,
 };
@@ -23,7 +24,14 @@ pub(crate) enum BadFd {
     Family,
 }
 
-pub(super) fn check(fd: &impl AsFd) -> Result<(), BadFd> {
+/// Returns how many bytes the kernel has counted as written; none: it is no TCP connection.
+pub(super) fn check(fd: &impl AsFd) -> Result<Option<u64>, BadFd> {
+    // One question instead of four: what has the state of a TCP socket is a stream socket of the families INET and INET6.
+    match fdpass::tcp(fd.as_fd()) {
+        Some(tcp) if tcp.is_listening => return Err(BadFd::Listening),
+        Some(tcp) => return Ok(Some(tcp.written)),
+        None => {}
+    }
     match getsockopt(fd, sockopt::SockType) {
         Ok(SockType::Stream) => {}
         Ok(_) => return Err(BadFd::NotAStream),
@@ -34,7 +42,7 @@ pub(super) fn check(fd: &impl AsFd) -> Result<(), BadFd> {
     }
     let address = getsockname::<SockaddrStorage>(fd.as_fd().as_raw_fd()).map_err(|_| BadFd::NotASocket)?;
     match address.family() {
-        Some(AddressFamily::Inet | AddressFamily::Inet6 | AddressFamily::Unix) => Ok(()),
+        Some(AddressFamily::Inet | AddressFamily::Inet6 | AddressFamily::Unix) => Ok(None),
         _ => Err(BadFd::Family),
     }
 }
@@ -49,8 +57,8 @@ mod tests {
     fn only_connected_stream_sockets_are_clients() {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let tcp = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        assert_eq!(check(&tcp), Ok(()));
-        assert_eq!(check(&UnixStream::pair().unwrap().0), Ok(()));
+        assert_eq!(check(&tcp), Ok(Some(0)));
+        assert_eq!(check(&UnixStream::pair().unwrap().0), Ok(None));
         assert_eq!(check(&listener), Err(BadFd::Listening));
         assert_eq!(check(&UdpSocket::bind("127.0.0.1:0").unwrap()), Err(BadFd::NotAStream));
         assert_eq!(check(&nix::unistd::pipe().unwrap().0), Err(BadFd::NotASocket));

@@ -37,6 +37,8 @@ pub(crate) struct Arrival {
 #[derive(Debug)]
 pub(crate) struct Handoff {
     pub(crate) client: OwnedFd,
+    /// What the kernel has counted as written to it; none: no TCP connection.
+    pub(crate) written: Option<u64>,
     pub(crate) message: Vec<u8>,
     /// A sealed memfd that continues the message, and its size.
     pub(crate) memfd: Option<(OwnedFd, u32)>,
@@ -259,7 +261,7 @@ impl Parts {
                 (false, bytes) => Rejection::NoFd { bytes },
             });
         };
-        client_fd::check(&client).map_err(Rejection::BadFd)?;
+        let written = client_fd::check(&client).map_err(Rejection::BadFd)?;
         let message = std::mem::take(&mut self.message);
         let memfd =
             fds.next().filter(|_| message.first() == Some(&ENVELOPE_MARK)).map_or(Second::Nothing, second);
@@ -269,7 +271,7 @@ impl Parts {
             Second::TooLarge => (None, true),
         };
         // Lost fds where one arrived: surplus ones that did not fit. Every other surplus fd is closed here.
-        Ok(Handoff { client, message, memfd, truncated: self.truncated || is_too_large })
+        Ok(Handoff { client, written, message, memfd, truncated: self.truncated || is_too_large })
     }
 }
 
