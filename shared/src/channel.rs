@@ -20,15 +20,15 @@ use crate::fdpass::{self, Watched};
 use crate::limits::PACKET_BYTES_MAX;
 use crate::message::{ToSupervisor, ToWorker};
 
-/// The supervisor's end.
-pub type SupervisorChannel = Channel<ToWorker, ToSupervisor>;
+/// The supervisor's end. The runtime does not watch it: the supervisor decides itself when it listens to whom.
+pub type SupervisorChannel = Channel<ToWorker, ToSupervisor, OwnedFd>;
 /// A worker's end.
-pub type WorkerChannel = Channel<ToSupervisor, ToWorker>;
+pub type WorkerChannel = Channel<ToSupervisor, ToWorker, Watched>;
 
-/// One end: sends `S`, receives `R`.
+/// One end: sends `S`, receives `R`, on a socket `K`.
 #[derive(Debug)]
-pub struct Channel<S, R> {
-    socket: Watched,
+pub struct Channel<S, R, K> {
+    socket: K,
     /// A duplicate, watched for room while there is none: at other times each message that the other side reads would
     /// wake us.
     full: Option<Watched>,
@@ -95,19 +95,50 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok((ours, theirs))
 }
 
-impl<S: Message, R: Message> Channel<S, R> {
+impl SupervisorChannel {
+    /// Makes an end of a connected, non-blocking SEQPACKET socket.
+    #[must_use]
+    pub fn new(socket: OwnedFd) -> Self {
+        Self::on(socket)
+    }
+}
+
+impl WorkerChannel {
     /// Makes an end of a connected, non-blocking SEQPACKET socket.
     ///
     /// # Errors
     /// When the runtime cannot watch it.
     pub fn new(socket: OwnedFd) -> io::Result<Self> {
-        Ok(Self {
-            socket: Watched::new(socket, Interest::READABLE)?,
+        Ok(Self::on(Watched::new(socket, Interest::READABLE)?))
+    }
+}
+
+impl<S: Message, R: Message> Channel<S, R, Watched> {
+    /// As [`Self::try_receive`], but wakes the task when a message comes.
+    ///
+    /// # Errors
+    /// Each means that this channel is of no further use.
+    pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(R, Fds), ReceiveError>> {
+        loop {
+            ready!(self.socket.poll_read_ready(cx)).map_err(ReceiveError::Io)?.retain_ready();
+            match self.try_receive() {
+                Ok(Some(message)) => return Poll::Ready(Ok(message)),
+                Err(error) => return Poll::Ready(Err(error)),
+                Ok(None) => ready!(self.socket.poll_read_ready(cx)).map_err(ReceiveError::Io)?.clear_ready(),
+            }
+        }
+    }
+}
+
+impl<S: Message, R: Message, K: AsFd> Channel<S, R, K> {
+    fn on(socket: K) -> Self {
+        Self {
+            socket,
             full: None,
             packet: Vec::new(),
             buffer: vec![0; PACKET_BYTES_MAX].into_boxed_slice(),
             directions: PhantomData,
-        })
+        }
     }
 
     /// Sends one message with duplicates of these fds, or nothing.
@@ -139,21 +170,6 @@ impl<S: Message, R: Message> Channel<S, R> {
             Ok((bytes, fds)) => self.open_packet(bytes, fds).map(Some),
             Err(ReceiveError::Io(error)) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
-        }
-    }
-
-    /// As [`Self::try_receive`], but wakes the task when a message comes.
-    ///
-    /// # Errors
-    /// Each means that this channel is of no further use.
-    pub fn poll_receive(&mut self, cx: &mut Context<'_>) -> Poll<Result<(R, Fds), ReceiveError>> {
-        loop {
-            ready!(self.socket.poll_read_ready(cx)).map_err(ReceiveError::Io)?.retain_ready();
-            match self.try_receive() {
-                Ok(Some(message)) => return Poll::Ready(Ok(message)),
-                Err(error) => return Poll::Ready(Err(error)),
-                Ok(None) => ready!(self.socket.poll_read_ready(cx)).map_err(ReceiveError::Io)?.clear_ready(),
-            }
         }
     }
 
@@ -200,7 +216,7 @@ impl<S: Message, R: Message> Channel<S, R> {
     }
 }
 
-impl<S, R> AsFd for Channel<S, R> {
+impl<S, R, K: AsFd> AsFd for Channel<S, R, K> {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.socket.as_fd()
     }
@@ -243,7 +259,7 @@ mod tests {
 
     fn ends() -> (SupervisorChannel, WorkerChannel) {
         let (ours, theirs) = pair().unwrap();
-        (Channel::new(ours).unwrap(), Channel::new(theirs).unwrap())
+        (SupervisorChannel::new(ours), WorkerChannel::new(theirs).unwrap())
     }
 
     #[tokio::test]

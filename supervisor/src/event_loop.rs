@@ -14,7 +14,6 @@ mod show;
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::io::Write;
-use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -24,13 +23,14 @@ use handoff_shared::ids::{Generation, WorkerId};
 use handoff_shared::limits::{AWAY_AFTER, REFUSED_LINGER, SHED_PER_SECOND};
 use handoff_shared::log::Log;
 use tokio::sync::mpsc;
-use tokio::time::Sleep;
 
 use crate::admin::Question;
+use crate::alarm::Alarm;
 use crate::capacity::Capacity;
 use crate::control::Control;
 use crate::cooldowns::Cooldowns;
 use crate::dispatcher::Dispatcher;
+use crate::ear::Ear;
 use crate::fleet::{Action, Event, Fleet, Intake, Outline, Policy, Refusal};
 use crate::generation::Recipe;
 use crate::inherit::Inherited;
@@ -81,6 +81,7 @@ pub(crate) struct EventLoop {
     fleet: Fleet,
     dispatcher: Dispatcher,
     links: BTreeMap<WorkerId, Link>,
+    ear: Ear,
     /// Processes that could not be made; the fleet is told in the next turn.
     stillborn: Vec<WorkerId>,
     refused: Refused,
@@ -90,12 +91,11 @@ pub(crate) struct EventLoop {
     newest: Generation,
     /// The generation whose configuration holds.
     active: Generation,
-    turns: usize,
     pub(crate) started_at: Instant,
     turned_at: Instant,
     swept_at: Instant,
     shed_budget: u32,
-    timer: Pin<Box<Sleep>>,
+    alarm: Alarm,
     /// What systemd was told last.
     shown: Option<Outline>,
     is_ready: bool,
@@ -116,11 +116,14 @@ pub(crate) struct EventLoop {
 }
 
 impl EventLoop {
-    pub(crate) fn new(parts: Parts) -> Self {
+    /// # Errors
+    /// When we are out of fds.
+    pub(crate) fn new(parts: Parts) -> std::io::Result<Self> {
         let now = Instant::now();
         let policy = policy(&parts.recipe.config, &parts.capacity);
         let seed = u64::from(parts.start_number);
-        Self {
+        Ok(Self {
+            ear: Ear::new(now)?,
             fleet: Fleet::new(now, policy, seed),
             dispatcher: Dispatcher::new(parts.start_number, parts.capacity.dups_max),
             links: BTreeMap::new(),
@@ -134,7 +137,7 @@ impl EventLoop {
             turned_at: now,
             swept_at: now,
             shed_budget: 0,
-            timer: Box::pin(tokio::time::sleep(PULSE)),
+            alarm: Alarm::new()?,
             shown: None,
             is_ready: false,
             last_reload: None,
@@ -145,10 +148,9 @@ impl EventLoop {
             log_level: None,
             over_at: None,
             active: Generation::FIRST,
-            turns: 0,
             is_hurried: false,
             parts,
-        }
+        })
     }
 
     /// Turns until the fleet says that everything is over.
@@ -177,7 +179,7 @@ impl EventLoop {
         self.turned_at = now;
         let mut busy = self.poll_signals(cx);
         busy |= self.poll_kept(cx);
-        busy |= self.poll_workers(cx);
+        busy |= self.poll_workers(cx, now);
         busy |= self.poll_arrivals(cx);
         busy |= self.poll_listener(cx, now);
         self.answer_questions(cx, now);
@@ -201,6 +203,8 @@ impl EventLoop {
             return Poll::Ready(());
         }
         self.show(now);
+        self.ear.settle(cx, now, self.fleet.awaits_words());
+        busy |= self.ear.is_behind();
         if self.over_at.is_some_and(|over_at| self.is_hurried || self.is_nobody_left(busy, over_at)) {
             return Poll::Ready(());
         }
@@ -227,6 +231,7 @@ impl EventLoop {
                 Signal::Upgrade => self.begin_upgrade(),
                 Signal::Reload => self.tell(Event::Reload),
                 Signal::Show => {
+                    self.hear_everybody();
                     let status = self.status(Instant::now());
                     let text = serde_json::to_string(&status).unwrap_or_default();
                     tracing::info!(status = %text, "fleet");
@@ -259,6 +264,9 @@ impl EventLoop {
     fn poll_arrivals(&mut self, cx: &mut Context<'_>) -> bool {
         let mut any = false;
         while let Poll::Ready(arrival) = self.parts.listener.poll_arrival(cx) {
+            if !any && self.fleet.is_short() {
+                self.hear_speakers(Instant::now());
+            }
             any = true;
             self.receive(arrival);
         }
@@ -266,7 +274,12 @@ impl EventLoop {
     }
 
     fn poll_listener(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
+        let mut is_heard = false;
         for _ in 0..BURST {
+            // Places that have been given back, and that nobody has heard of yet.
+            if self.fleet.is_short() && !std::mem::replace(&mut is_heard, true) {
+                self.hear_speakers(now);
+            }
             match self.fleet.intake(now) {
                 Intake::Hold => return false,
                 Intake::Shed if self.shed_budget == 0 => return false,
@@ -346,6 +359,7 @@ impl EventLoop {
         let swept = self.refused.next_deadline().map(|_| self.swept_at + SWEEP);
         let shed = self.fleet.shed_at().map(|shed_at| shed_at.max(self.swept_at + SWEEP));
         let deadlines = [
+            self.ear.next_deadline(),
             self.fleet.next_deadline(),
             self.parts.listener.paused_until().filter(|until| *until > now),
             swept,
@@ -355,10 +369,7 @@ impl EventLoop {
         for deadline in deadlines.into_iter().flatten() {
             until = until.min(deadline);
         }
-        self.timer.as_mut().reset(until.into());
-        if Future::poll(self.timer.as_mut(), cx).is_ready() {
-            cx.waker().wake_by_ref();
-        }
+        self.alarm.set(cx, now, until);
     }
 }
 

@@ -94,8 +94,7 @@ impl Link {
             .process_group(0)
             .spawn()?;
         let pid = child.id();
-        let process = watch(pid).and_then(|process| Ok((process, SupervisorChannel::new(ours)?)));
-        let (process, channel) = process.inspect_err(|_| {
+        let process = watch(pid).inspect_err(|_| {
             // Nobody could ever reap it: end it here.
             let _ = child.kill();
             let _ = child.wait();
@@ -106,7 +105,7 @@ impl Link {
             pid,
             slot,
             generation,
-            channel,
+            channel: SupervisorChannel::new(ours),
             process,
             outbox,
             silent: false,
@@ -139,7 +138,7 @@ impl Link {
             pid,
             slot: SlotId(0),
             generation: Generation(0),
-            channel: SupervisorChannel::new(channel)?,
+            channel: SupervisorChannel::new(channel),
             process: Watched::new(process, Interest::READABLE)?,
             outbox: VecDeque::new(),
             silent: false,
@@ -152,6 +151,11 @@ impl Link {
             fd_budget: 0,
             payload_budget: 0,
         })
+    }
+
+    /// What the worker says comes in here.
+    pub(crate) fn channel(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
     }
 
     /// What a successor needs: the channel and the pidfd.
@@ -199,20 +203,17 @@ impl Link {
         false
     }
 
+    /// It will say nothing any more.
+    pub(crate) fn is_silent(&self) -> bool {
+        self.silent
+    }
+
     /// Wakes the loop when the worker reads again.
     pub(crate) fn poll_writable(&mut self, cx: &mut Context<'_>) -> bool {
         !self.outbox.is_empty() && self.channel.poll_writable(cx).is_ready()
     }
 
-    /// The next message.
-    pub(crate) fn poll_message(&mut self, cx: &mut Context<'_>) -> Poll<Heard> {
-        if self.silent {
-            return Poll::Pending;
-        }
-        self.channel.poll_receive(cx).map(|received| self.heard(received))
-    }
-
-    /// The next message that is there now, whatever the runtime knows of it.
+    /// The next message that is there now.
     pub(crate) fn try_message(&mut self) -> Option<Heard> {
         if self.silent {
             return None;

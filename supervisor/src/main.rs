@@ -6,10 +6,12 @@
 #![forbid(unsafe_code)]
 
 mod admin;
+mod alarm;
 mod capacity;
 mod control;
 mod cooldowns;
 mod dispatcher;
+mod ear;
 mod event_loop;
 mod fleet;
 mod generation;
@@ -213,7 +215,9 @@ fn run(start: Start) -> Result<(), String> {
             log,
             recipe,
         };
-        EventLoop::new(parts).run().await;
+        let event_loop =
+            EventLoop::new(parts).map_err(|error| format!("the loop cannot be made: {error}"))?;
+        event_loop.run().await;
         Ok(())
     })
 }

@@ -116,6 +116,7 @@ mod what_goes_out_is_what_was_asked;
 mod what_is_passed_on_is_whole_events;
 mod what_nobody_waits_for_is_asked_of_nobody;
 mod who_is_not_the_api_gets_no_key;
+mod words_wait_only_while_nobody_needs_them;
 mod workers_are_confined;
 mod workers_are_recycled_without_cutting_streams;
 mod workers_killed_under_load_lose_nobody;

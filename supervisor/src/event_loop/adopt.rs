@@ -52,7 +52,9 @@ impl EventLoop {
         let mut workers = Vec::new();
         for (number, kept) in (0..).zip(kept) {
             let (name, pid) = (kept.name.clone(), kept.pid);
-            match Link::adopt(kept) {
+            let adopted = Link::adopt(kept)
+                .and_then(|link| self.ear.add(WorkerId(number), link.channel()).map(|()| link));
+            match adopted {
                 Ok(link) => {
                     tracing::info!(pid, name, "a running worker is taken over");
                     self.links.insert(WorkerId(number), link);

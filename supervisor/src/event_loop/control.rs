@@ -43,7 +43,11 @@ impl EventLoop {
     pub(super) fn poll_orders(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         for _ in 0..ORDERS_PER_TURN {
             match self.parts.control.as_mut().map(|control| control.orders.poll_recv(cx)) {
-                Some(Poll::Ready(Some(order))) => self.carry_out(order, now),
+                Some(Poll::Ready(Some(order))) => {
+                    // What has been said counts, also when nobody has listened yet.
+                    self.hear_everybody();
+                    self.carry_out(order, now);
+                }
                 Some(Poll::Ready(None) | Poll::Pending) | None => return false,
             }
         }

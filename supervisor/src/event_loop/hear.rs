@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::task::{Context, Poll};
+use std::time::Instant;
 
 use handoff_shared::channel::ReceiveError;
 use handoff_shared::codec::DecodeError;
@@ -23,39 +24,47 @@ const MESSAGES_PER_TURN: usize = 64;
 const WORDS_MAX: usize = 16 * 1024;
 
 impl EventLoop {
-    /// Deaths first, then words: of each worker a bounded number, and in turns, so that one that never stops
-    /// talking cannot keep the others from being heard.
-    pub(super) fn poll_workers(&mut self, cx: &mut Context<'_>) -> bool {
+    /// Deaths first, then words, if it is time to listen.
+    pub(super) fn poll_workers(&mut self, cx: &mut Context<'_>, now: Instant) -> bool {
         let mut any = false;
         for worker in std::mem::take(&mut self.stillborn) {
             any = true;
             self.tell(Event::Dead { worker, exit: Exit::Crashed, written: BTreeMap::new() });
         }
-        let mut workers: Vec<WorkerId> = self.links.keys().copied().collect();
-        for worker in &workers {
-            if let Some(Poll::Ready(status)) = self.links.get_mut(worker).map(|link| link.poll_death(cx)) {
-                any = true;
-                self.bury(*worker, status);
+        let mut dead = Vec::new();
+        for (worker, link) in &mut self.links {
+            if let Poll::Ready(status) = link.poll_death(cx) {
+                dead.push((*worker, status));
             }
         }
-        self.turns = self.turns.wrapping_add(1);
-        let first = self.turns % workers.len().max(1);
-        workers.rotate_left(first);
-        for worker in workers {
-            for _ in 0..MESSAGES_PER_TURN {
-                let Some(Poll::Ready(message)) =
-                    self.links.get_mut(&worker).map(|link| link.poll_message(cx))
-                else {
-                    break;
-                };
-                any = true;
-                self.hear(worker, message);
-            }
+        for (worker, status) in dead {
+            any = true;
+            self.bury(worker, status);
+        }
+        if self.ear.poll(cx, now) {
+            self.hear_speakers(now);
         }
         any
     }
 
-    /// Reads every channel dry, whatever the runtime knows of it.
+    /// Of each worker that has said something a bounded number of words, so that one that never stops talking cannot keep
+    /// the others from being heard.
+    pub(super) fn hear_speakers(&mut self, now: Instant) {
+        let mut is_behind = false;
+        for worker in self.ear.speakers() {
+            is_behind |= (0..MESSAGES_PER_TURN).all(|_| self.hear_next(worker));
+        }
+        self.ear.heard(now, is_behind);
+        self.measure_load();
+    }
+
+    /// Only here the numbers of leases and streams are exact: what has ended is known to have ended.
+    fn measure_load(&mut self) {
+        let (leases, streams) = self.fleet.load();
+        self.parts.metrics.load(leases, streams);
+    }
+
+    /// Reads every channel dry.
     pub(super) fn hear_everybody(&mut self) {
         for worker in self.links.keys().copied().collect::<Vec<_>>() {
             let is_dry = (0..WORDS_MAX).any(|_| !self.hear_next(worker));
@@ -64,6 +73,7 @@ impl EventLoop {
                 self.tell(Event::Misbehaved { worker });
             }
         }
+        self.measure_load();
     }
 
     fn hear_next(&mut self, worker: WorkerId) -> bool {
@@ -72,6 +82,9 @@ impl EventLoop {
     }
 
     fn hear(&mut self, worker: WorkerId, message: Heard) {
+        if let Some(link) = self.links.get(&worker).filter(|link| link.is_silent()) {
+            self.ear.remove(link.channel());
+        }
         let is_adopted = self.links.get(&worker).is_some_and(|link| link.origin == Origin::Adopted);
         let (message, fds) = match message {
             Ok(message) => message,
@@ -104,13 +117,18 @@ impl EventLoop {
                 self.show_page(worker, ticket, last, sessions);
             }
             ToSupervisor::Cooldown(cooldown) => self.hear_cooldown(worker, cooldown),
-            ToSupervisor::Taken { leases } => self.tell(Event::Taken { worker, leases }),
+            ToSupervisor::Taken { leases } => {
+                self.ear.enliven();
+                self.tell(Event::Taken { worker, leases });
+            }
             ToSupervisor::Committed { leases } => {
+                self.ear.enliven();
                 for (lease, format) in leases {
                     self.tell(Event::Committed { worker, lease, format });
                 }
             }
             ToSupervisor::Released { endings } => {
+                self.ear.enliven();
                 for ending in endings {
                     self.tell(Event::Released { worker, lease: ending.lease, outcome: ending.outcome });
                 }
@@ -157,6 +175,7 @@ impl EventLoop {
     fn bury(&mut self, worker: WorkerId, status: WaitStatus) {
         while self.hear_next(worker) {}
         let Some(link) = self.links.remove(&worker) else { return };
+        self.ear.remove(link.channel());
         let is_clean = matches!(status, WaitStatus::Exited(_, 0));
         let exit = if is_clean { Exit::Clean } else { Exit::Crashed };
         match exit {

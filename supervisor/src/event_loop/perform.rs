@@ -31,6 +31,7 @@ impl EventLoop {
             Action::Adopted { generation } => self.adopted(generation),
             Action::Lend { lease, worker, attempt } => self.lend(lease, worker, attempt),
             Action::LendEpitaph { lease, worker, format } => {
+                self.ear.enliven();
                 self.dispatcher.keep_fd(lease);
                 if let Some(link) = self.links.get_mut(&worker) {
                     self.parts.metrics.epitaph(link.slot);
@@ -98,6 +99,7 @@ impl EventLoop {
 
     fn lend(&mut self, lease: LeaseId, worker: WorkerId, attempt: u8) {
         let Some(link) = self.links.get_mut(&worker) else { return };
+        self.ear.enliven();
         if attempt > 0 {
             self.parts.metrics.redispatched(link.slot);
             tracing::info!(%lease, slot = %link.slot, attempt, "handoff goes to another worker");
@@ -120,6 +122,10 @@ impl EventLoop {
                     link.push(Outgoing::Message(ToWorker::LogLevel { directives: level }));
                 }
                 tracing::info!(%slot, %generation, pid = link.pid, ?cause, "worker started");
+                if let Err(error) = self.ear.add(worker, link.channel()) {
+                    tracing::error!(%slot, %generation, pid = link.pid, %error, "worker cannot be listened to");
+                    link.kill();
+                }
                 self.links.insert(worker, link);
             }
             Err(error) => {

@@ -9,9 +9,14 @@ use crate::status::{self, History};
 
 impl EventLoop {
     pub(super) fn answer_questions(&mut self, cx: &mut Context<'_>, now: Instant) {
+        let mut is_heard = false;
         while let Some(Poll::Ready(Some(question))) =
             self.parts.questions.as_mut().map(|asked| asked.poll_recv(cx))
         {
+            // What has been said counts, also when nobody has listened yet.
+            if !std::mem::replace(&mut is_heard, true) {
+                self.hear_everybody();
+            }
             let _ = question.reply.send(self.answer(question.topic, now));
         }
     }
@@ -56,10 +61,8 @@ impl EventLoop {
         status
     }
 
-    /// Tells the metrics, and systemd when there is news.
+    /// Tells systemd when there is news.
     pub(super) fn show(&mut self, now: Instant) {
-        let (leases, streams) = self.fleet.load();
-        self.parts.metrics.load(leases, streams);
         let outline = self.fleet.outline();
         self.parts.notify.turn(now, outline.stopping || outline.ready > 0, outline.stopping);
         if self.shown == Some(outline) {

@@ -350,6 +350,20 @@ impl Fleet {
         workers.chain(slots).chain(quarantine).chain(others).min()
     }
 
+    /// Nobody more can be taken in until a worker says something.
+    pub(crate) fn is_short(&self) -> bool {
+        self.no_credit_since.is_some() || self.is_full()
+    }
+
+    /// Somebody waits for what a worker says next: for a place, for a suspect's turn, for the end.
+    pub(crate) fn awaits_words(&self) -> bool {
+        self.no_credit_since.is_some()
+            || !self.suspects.is_empty()
+            || self.is_adopting()
+            || self.leaving
+            || self.stopping.is_some()
+    }
+
     /// What the listener may do now.
     pub(crate) fn intake(&self, now: Instant) -> Intake {
         if self.stopping.is_some() {
