@@ -56,6 +56,7 @@ impl EventLoop {
                 .and_then(|link| self.ear.add(WorkerId(number), link.channel()).map(|()| link));
             match adopted {
                 Ok(link) => {
+                    link.fds().into_iter().for_each(|fd| self.parts.listener.note(fd));
                     tracing::info!(pid, name, "a running worker is taken over");
                     self.links.insert(WorkerId(number), link);
                     workers.push(WorkerId(number));
@@ -135,6 +136,7 @@ impl EventLoop {
             tracing::error!("worker claims a lease, a slot or a generation that cannot be");
             return self.tell(Event::Misbehaved { worker });
         }
+        fds.received.iter().for_each(|fd| self.parts.listener.note(fd));
         link.next_page += 1;
         link.fd_budget -= fds.received.len();
         (link.slot, link.generation) = (held.slot, held.generation);

@@ -122,6 +122,7 @@ impl EventLoop {
                     link.push(Outgoing::Message(ToWorker::LogLevel { directives: level }));
                 }
                 tracing::info!(%slot, %generation, pid = link.pid, ?cause, "worker started");
+                link.fds().into_iter().for_each(|fd| self.parts.listener.note(fd));
                 if let Err(error) = self.ear.add(worker, link.channel()) {
                     tracing::error!(%slot, %generation, pid = link.pid, %error, "worker cannot be listened to");
                     link.kill();

@@ -6,26 +6,27 @@
 mod bind;
 mod client_fd;
 mod peers;
+mod room;
 
 use std::collections::VecDeque;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use handoff_config::Server;
 use handoff_shared::fdpass::{self, Watched};
-use nix::sys::resource::{Resource, getrlimit};
 use tokio::io::Interest;
 
 use crate::inherit::InheritedSocket;
 pub(crate) use bind::{BindError, Bound, Wanted, bind};
 use peers::Peers;
 pub(crate) use peers::{Arrival, ENVELOPE_MARK, Handoff, Rejection};
+use room::Room;
 
-/// Fds that stay free: at the limit the kernel would throw away the client's fd inside recvmsg.
-const HEAD_ROOM: u64 = 16;
+/// What a peer that was silent at first may have sent meanwhile, and its own.
+const FDS_PER_PEER: usize = 3;
 /// How long accepting pauses at the fd limit.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Connections taken in one turn of the loop.
@@ -39,6 +40,7 @@ pub(crate) struct Listener {
     /// Accepted at the fd limit; their messages are received when there is room again.
     set_aside: VecDeque<(OwnedFd, Kind)>,
     paused_until: Option<Instant>,
+    room: Room,
 }
 
 #[derive(Debug)]
@@ -99,6 +101,7 @@ impl Listener {
             peers: Peers::new(server, silent_peers_max),
             set_aside: VecDeque::new(),
             paused_until: None,
+            room: Room::default(),
         })
     }
 
@@ -138,11 +141,15 @@ impl Listener {
             },
         };
         match next {
-            Ok((peer, kind)) if is_short_of_fds(&peer) => {
+            Ok((peer, kind)) if self.room.is_short(now, &peer, FDS_PER_PEER * self.peers.silent()) => {
                 self.set_aside.push_back((peer, kind));
                 self.pause(now)
             }
-            Ok((peer, kind)) => self.peers.receive(peer, kind).map_or(Accepted::Silent, Accepted::Arrived),
+            Ok((peer, kind)) => {
+                let arrival = self.peers.receive(peer, kind);
+                arrival.iter().for_each(|arrival| self.note_arrival(arrival));
+                arrival.map_or(Accepted::Silent, Accepted::Arrived)
+            }
             Err(error) => {
                 tracing::warn!(%error, "accept failed; pausing");
                 self.pause(now)
@@ -152,7 +159,22 @@ impl Listener {
 
     /// What peers that were silent at first have sent.
     pub(crate) fn poll_arrival(&mut self, cx: &mut Context<'_>) -> Poll<Arrival> {
-        self.peers.poll_arrival(cx)
+        self.peers.poll_arrival(cx).map(|arrival| {
+            self.note_arrival(&arrival);
+            arrival
+        })
+    }
+
+    /// An fd that came in another way.
+    pub(crate) fn note(&mut self, fd: impl AsFd) {
+        self.room.note(fd);
+    }
+
+    fn note_arrival(&mut self, arrival: &Arrival) {
+        if let Ok(handoff) = &arrival.result {
+            self.room.note(&handoff.client);
+            handoff.memfd.iter().for_each(|(memfd, _)| self.room.note(memfd));
+        }
     }
 
     /// When a pause ends.
@@ -223,12 +245,4 @@ impl Door {
             Watched::new(socket, Interest::READABLE).map_err(|source| BindError::Io { path, source })?;
         Ok(Self { socket, kind, bound })
     }
-}
-
-/// Whether one more fd would eat into the head room. The kernel gives out the lowest free number: the one that
-/// it gives now says how many are in use. The peer's own says nothing, it may have filled a gap. The limit is
-/// asked each time, since an operator may change it from outside.
-fn is_short_of_fds(peer: &OwnedFd) -> bool {
-    let next = peer.try_clone().map_or(u64::MAX, |next| u64::try_from(next.as_raw_fd()).unwrap_or(u64::MAX));
-    getrlimit(Resource::RLIMIT_NOFILE).is_ok_and(|(limit, _)| next.saturating_add(HEAD_ROOM) > limit)
 }

@@ -17,7 +17,8 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::client_fd::{self, BadFd};
-use super::{Kind, PAUSE, is_short_of_fds};
+use super::room::is_short_of_fds;
+use super::{Kind, PAUSE};
 
 /// A message that begins so carries our Apache module's envelope before the payload.
 pub(crate) const ENVELOPE_MARK: u8 = 0x01;
@@ -136,6 +137,16 @@ impl Peers {
             // We hold a sender ourselves: the channel is never closed.
             Poll::Ready(None) | Poll::Pending => Poll::Pending,
         }
+    }
+
+    /// Peers that have not sent anything, as far as we have heard; too many rather than too few.
+    pub(super) fn silent(&mut self) -> usize {
+        if !self.silent.is_empty() {
+            self.silent.retain(|task| !task.is_closed());
+        }
+        let unheard = self.arrivals.len();
+        // When that many wait to be heard, others wait behind them.
+        self.silent.len() + if unheard < ARRIVALS_WAITING_MAX { unheard } else { usize::from(u16::MAX) }
     }
 
     pub(super) fn are_none_silent(&mut self) -> bool {
