@@ -226,7 +226,11 @@ mod tests {
         let now = Instant::now();
         let (mut ear, _ours, mut theirs) = ear(now);
         ear.enliven();
-        poll_fn(|cx| Poll::Ready(ear.settle(cx, now, true))).await;
+        poll_fn(|cx| {
+            ear.settle(cx, now, true);
+            Poll::Ready(())
+        })
+        .await;
         theirs.write_all(b"word").unwrap();
         let word = poll_fn(|cx| if ear.poll(cx, now) { Poll::Ready(()) } else { Poll::Pending });
         tokio::time::timeout(PATIENCE, word).await.expect("woken");
@@ -237,7 +241,11 @@ mod tests {
         let now = Instant::now();
         let (mut ear, _ours, _theirs) = ear(now);
         ear.heard(now, true);
-        poll_fn(|cx| Poll::Ready(ear.settle(cx, now, false))).await;
+        poll_fn(|cx| {
+            ear.settle(cx, now, false);
+            Poll::Ready(())
+        })
+        .await;
         assert!(poll_fn(|cx| Poll::Ready(ear.poll(cx, now))).await);
     }
 }
