@@ -10,6 +10,8 @@ mod tests;
 use std::borrow::Cow;
 use std::ops::Range;
 
+use memchr::{memchr, memchr2};
+
 /// May stand before the first event, and is no part of it.
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 /// A buffer that holds this much more than its bytes is given back.
@@ -211,7 +213,7 @@ impl EventReader {
                 self.line = self.scanned;
             }
         }
-        let Some(end) = self.find(|byte| matches!(byte, b'\r' | b'\n')) else {
+        let Some(end) = self.find(line_end) else {
             self.scanned = self.buffer.len();
             return None;
         };
@@ -237,7 +239,7 @@ impl EventReader {
     }
 
     fn find_line(&mut self) -> Result<Option<Range<usize>>, TooLarge> {
-        while let Some(end) = self.find(|byte| byte == b'\n') {
+        while let Some(end) = self.find(|unread| memchr(b'\n', unread)) {
             let line = self.begin..end + 1;
             self.check_size(line.len())?;
             self.restart_at(line.end);
@@ -250,9 +252,8 @@ impl EventReader {
         Ok(None)
     }
 
-    fn find(&self, is_end: impl Fn(u8) -> bool) -> Option<usize> {
-        let unread = &self.buffer[self.scanned..];
-        unread.iter().position(|byte| is_end(*byte)).map(|offset| self.scanned + offset)
+    fn find(&self, end: impl Fn(&[u8]) -> Option<usize>) -> Option<usize> {
+        end(&self.buffer[self.scanned..]).map(|offset| self.scanned + offset)
     }
 
     fn check_size(&self, bytes: usize) -> Result<(), TooLarge> {
@@ -283,14 +284,14 @@ fn read(framing: Framing, raw: &[u8]) -> RawEvent<'_> {
     if framing == Framing::Lines {
         let line = raw.strip_suffix(b"\n").unwrap_or(raw);
         let line = line.strip_suffix(b"\r").unwrap_or(line);
-        return RawEvent { name: None, data: String::from_utf8_lossy(line), raw };
+        return RawEvent { name: None, data: text(line), raw };
     }
     let (mut name, mut data) = (None, None::<Cow<'_, str>>);
     for line in lines(raw) {
         match field(line) {
             (Field::Event, value) => name = std::str::from_utf8(value).ok().filter(|name| !name.is_empty()),
             (Field::Data, value) => {
-                let value = String::from_utf8_lossy(value);
+                let value = text(value);
                 match &mut data {
                     None => data = Some(value),
                     Some(data) => {
@@ -306,8 +307,16 @@ fn read(framing: Framing, raw: &[u8]) -> RawEvent<'_> {
     RawEvent { name, data: data.unwrap_or_default(), raw }
 }
 
+/// UTF-8 as it is, which almost all is; what is none is replaced, for which the standard library is ten times as slow.
+fn text(bytes: &[u8]) -> Cow<'_, str> {
+    std::str::from_utf8(bytes).map_or_else(|_| String::from_utf8_lossy(bytes), Cow::Borrowed)
+}
+
 /// A line's field and value. One space behind the colon belongs to neither; without a colon there is no value.
 fn field(line: &[u8]) -> (Field, &[u8]) {
+    if let Some(value) = line.strip_prefix(b"data:") {
+        return (Field::Data, value.strip_prefix(b" ").unwrap_or(value));
+    }
     let colon = line.iter().take(b"event:".len()).position(|byte| *byte == b':');
     let (name, value) = match colon {
         Some(colon) => (&line[..colon], &line[colon + 1..]),
@@ -328,7 +337,7 @@ fn lines(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
         if bytes.is_empty() {
             return None;
         }
-        let end = bytes.iter().position(|byte| matches!(byte, b'\r' | b'\n')).unwrap_or(bytes.len());
+        let end = line_end(bytes).unwrap_or(bytes.len());
         let (line, rest) = bytes.split_at(end);
         bytes = match rest {
             [b'\r', b'\n', rest @ ..] | [_, rest @ ..] => rest,
@@ -336,6 +345,10 @@ fn lines(mut bytes: &[u8]) -> impl Iterator<Item = &[u8]> {
         };
         Some(line)
     })
+}
+
+fn line_end(bytes: &[u8]) -> Option<usize> {
+    memchr2(b'\r', b'\n', bytes)
 }
 
 fn is_blank(line: &[u8]) -> bool {
