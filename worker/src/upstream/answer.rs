@@ -16,10 +16,11 @@ use handoff_shared::metric::{
 };
 
 use super::again::Next;
-use super::attempt::{Attempt, Native, Progress};
+use super::attempt::{Attempt, Progress};
 use super::backend::Backend;
 use super::open::Tag;
 use super::rest::{Insistence, Span};
+use super::scribe::Native;
 use super::trouble::{Again, Trouble};
 use crate::alarm::Alarm;
 use crate::event::{Event, Usage};
@@ -60,10 +61,11 @@ pub(crate) struct Answer {
 #[derive(Debug)]
 pub(super) struct Question {
     /// Until the answer has begun: nobody is asked from then on, and a question may have megabytes.
-    pub(super) request: Option<Rc<ChatRequest>>,
+    pub(super) asked: Option<(Rc<ChatRequest>, Rc<Tag>)>,
+    /// For the log.
+    pub(super) request_id: Rc<str>,
     pub(super) timeouts: request::Timeouts,
     pub(super) on_disconnect: Option<OnDisconnect>,
-    pub(super) tag: Rc<Tag>,
     pub(super) counts: Rc<RefCell<Counts>>,
     pub(super) reporter: Rc<Reporter>,
 }
@@ -181,6 +183,9 @@ impl Answer {
             if (self.has_begun || matches!(self.state, State::Over))
                 && let Some(event) = self.ready.pop_front()
             {
+                if self.ready.is_empty() {
+                    self.ready = VecDeque::new();
+                }
                 return Poll::Ready(Some(Ok(event)));
             }
             match &mut self.state {
@@ -206,8 +211,8 @@ impl Answer {
 
     /// What is asked becomes part of a conversation that the upstream keeps: asked twice, it would be there twice.
     fn leaves_traces(&self) -> bool {
-        let request = self.question.request.as_ref();
-        let is_in_a_thread = request.is_some_and(|request| request.langgraph.thread_id.is_some());
+        let asked = self.question.asked.as_ref();
+        let is_in_a_thread = asked.is_some_and(|(request, _)| request.langgraph.thread_id.is_some());
         is_in_a_thread && self.choice().is_some_and(|choice| choice.backend.keeps_threads())
     }
 
@@ -217,7 +222,7 @@ impl Answer {
 
     /// Asks the first backend. One that rests is passed over; the last one only if it must rest.
     fn ask(&mut self) {
-        let (Some(choice), Some(request)) = (self.choice(), &self.question.request) else {
+        let (Some(choice), Some((request, tag))) = (self.choice(), &self.question.asked) else {
             self.state = State::Over;
             return;
         };
@@ -227,7 +232,6 @@ impl Answer {
         {
             return self.failed(&Trouble::resting(resting.until.duration_since(now)));
         }
-        let tag = &self.question.tag;
         let attempt = Attempt::begin(&choice.backend, request, &choice.model, tag, choice.native);
         self.attempts += 1;
         self.attempted_at = now;
@@ -257,7 +261,7 @@ impl Answer {
         let is_final = self.has_begun || (self.leaves_traces() && trouble.may_have_begun());
         let next = if is_final { Next::GiveUp } else { backend.next(trouble, &model, repeated, others) };
         tracing::info!(
-            request_id = self.question.tag.request_id,
+            request_id = &*self.question.request_id,
             backend = backend.config.name,
             reason = trouble.reason.as_str(),
             detail = &*backend.without_secrets(&trouble.detail),
@@ -335,7 +339,7 @@ impl Answer {
     /// Nobody is asked again.
     fn begun(&mut self) {
         self.has_begun = true;
-        self.question.request = None;
+        self.question.asked = None;
     }
 
     fn finish(&mut self) {

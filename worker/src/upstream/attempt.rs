@@ -11,7 +11,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::{Duration, Instant};
 
-use handoff_config::backend::{Dialect, Timeouts};
 use handoff_shared::metric::FailureReason;
 use http::Response;
 use hyper::body::Bytes;
@@ -19,37 +18,26 @@ use tokio::task::spawn_local;
 use tokio::time::timeout;
 
 use super::backend::{Backend, Remote, Source};
-use super::dialect::{self, Decoder, Pass, Question, Wishes};
-use super::event_reader::{EventReader, Framing, RawEvent};
+use super::dialect::{self, Question, Wishes};
+use super::event_reader::EventReader;
 use super::mock::Playing;
 use super::open::{self, Tag};
 use super::pool::{Body, Patience};
 use super::record::{About, End, Recorder, Slate};
 use super::replay::Playback;
+use super::scribe::{Native, Scribe};
 use super::trouble::{Again, Trouble};
 use super::watch::{Lapse, Watch};
 use crate::alarm::Alarm;
 use crate::event::Event;
 use crate::failure::Code;
 use crate::request::ChatRequest;
-use crate::sse;
 
 /// Pieces without an event are read on for this long; then others have their turn.
 const PIECES_PER_TURN: u32 = 64;
 /// What follows an answer's last event is read for this long, so that its connection can be used again.
 const TAIL_PATIENCE: Duration = Duration::from_secs(1);
 const TAIL_BYTES_MAX: usize = 64 * 1024;
-
-/// An upstream's own bytes, where the client wants those.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Native {
-    /// It does not.
-    No,
-    /// Each event's data, except what only says that the stream ends. Whether the usage is wanted.
-    Data { usage: bool },
-    /// Whole events.
-    Whole,
-}
 
 /// What has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -65,25 +53,29 @@ pub(super) enum Progress {
 pub(super) struct Attempt {
     phase: Phase,
     watch: Watch,
-    native: Native,
-    wishes: Wishes,
-    timeouts: Timeouts,
 }
 
+/// What an attempt needs for most of its life is here, and the rest elsewhere: there are many at a time, and each is
+/// looked at with each event.
+#[expect(clippy::large_enum_variant, reason = "it is what almost all of them are")]
 enum Phase {
     Mock(Box<Playing>),
-    Opening {
-        opening: Opening,
-        remote: Rc<Remote>,
-        tag: Rc<Tag>,
-        event_bytes_max: usize,
-        slate: Option<Slate>,
-    },
-    Streaming(Box<Streaming>),
+    Opening(Box<Opening>),
+    Streaming(Streaming),
     Over,
 }
 
-type Opening = Pin<Box<dyn Future<Output = Result<Response<Body>, Trouble>>>>;
+/// A question that has no answer yet.
+struct Opening {
+    opened: Pin<Box<dyn Future<Output = Result<Response<Body>, Trouble>>>>,
+    remote: Rc<Remote>,
+    tag: Rc<Tag>,
+    patience: Patience,
+    event_bytes_max: usize,
+    slate: Option<Slate>,
+    native: Native,
+    wishes: Wishes,
+}
 
 /// A body that is read.
 #[derive(Debug)]
@@ -91,25 +83,23 @@ struct Streaming {
     bytes: Pieces,
     reader: EventReader,
     scribe: Scribe,
-    /// For the call that cancels it.
-    remote: Option<(Rc<Remote>, Rc<Tag>)>,
+    /// Where a call ends the answer.
+    stop: Option<Box<Stop>>,
     recorder: Option<Recorder>,
 }
 
-/// Turns an upstream's events into ours.
+/// For the call that ends an answer.
 #[derive(Debug)]
-struct Scribe {
-    decoder: Decoder,
-    framing: Framing,
-    native: Native,
-    /// What the event at hand says.
-    said: Vec<Event>,
+struct Stop {
+    remote: Rc<Remote>,
+    tag: Rc<Tag>,
+    patience: Patience,
 }
 
 #[derive(Debug)]
 enum Pieces {
     Http(Body),
-    Recorded(Playback),
+    Recorded(Box<Playback>),
 }
 
 impl Attempt {
@@ -134,13 +124,13 @@ impl Attempt {
             Source::Replay(recording, speed) => {
                 watch.opened(now);
                 let dialect = recording.dialect();
-                Phase::Streaming(Box::new(Streaming {
+                Phase::Streaming(Streaming {
                     reader: EventReader::new(dialect::framing(dialect), event_bytes_max),
                     scribe: Scribe::new(dialect, wishes, native),
-                    bytes: Pieces::Recorded(Playback::new(Arc::clone(recording), *speed)),
-                    remote: None,
+                    bytes: Pieces::Recorded(Box::new(Playback::new(Arc::clone(recording), *speed))),
+                    stop: None,
                     recorder: None,
-                }))
+                })
             }
             Source::Api(remote) => {
                 let allowed = config.on_disconnect;
@@ -150,12 +140,21 @@ impl Attempt {
                 let patience = Patience::from(&timeouts);
                 let about = About { backend: config, model, request, id: &tag.request_id };
                 let slate = backend.recordings.slate(&about);
-                let opening = Box::pin(open::open(Rc::clone(remote), asking, Rc::clone(tag), patience));
+                let opened = Box::pin(open::open(Rc::clone(remote), asking, Rc::clone(tag), patience));
                 let (remote, tag) = (Rc::clone(remote), Rc::clone(tag));
-                Phase::Opening { opening, remote, tag, event_bytes_max, slate }
+                Phase::Opening(Box::new(Opening {
+                    opened,
+                    remote,
+                    tag,
+                    patience,
+                    event_bytes_max,
+                    slate,
+                    native,
+                    wishes,
+                }))
             }
         };
-        Ok(Self { phase, watch, native, wishes, timeouts })
+        Ok(Self { phase, watch })
     }
 
     /// Ready when events were added to `events`, when the answer is complete, or when it failed.
@@ -165,10 +164,11 @@ impl Attempt {
         alarm: &Alarm,
         events: &mut VecDeque<Event>,
     ) -> Poll<Result<Progress, Trouble>> {
-        self.watch.back(alarm.now());
+        let now = alarm.now();
+        self.watch.back(now);
         match self.poll_source(cx, alarm, events) {
             Poll::Ready(progress) => {
-                self.watch.left(alarm.now());
+                self.watch.left(now);
                 Poll::Ready(progress)
             }
             Poll::Pending => self.watch.poll(alarm).map(|lapse| self.lapse(lapse)),
@@ -181,28 +181,21 @@ impl Attempt {
         alarm: &Alarm,
         events: &mut VecDeque<Event>,
     ) -> Poll<Result<Progress, Trouble>> {
+        let now = alarm.now();
         loop {
             match &mut self.phase {
                 Phase::Mock(mock) => {
                     let step = ready!(mock.poll_next(cx, alarm));
-                    return Poll::Ready(self.mocked(step, alarm.now(), events));
+                    return Poll::Ready(self.mocked(step, now, events));
                 }
-                Phase::Opening { opening, remote, tag, event_bytes_max, slate } => {
-                    let response = ready!(opening.as_mut().poll(cx))?;
-                    let dialect = &remote.api.dialect;
-                    let recorder = slate.take().and_then(|slate| record(slate, &response));
-                    let streaming = Streaming {
-                        reader: EventReader::new(dialect::framing(dialect), *event_bytes_max),
-                        scribe: Scribe::new(dialect, self.wishes, self.native),
-                        bytes: Pieces::Http(response.into_body()),
-                        remote: Some((Rc::clone(remote), Rc::clone(tag))),
-                        recorder,
-                    };
-                    self.watch.opened(alarm.now());
-                    self.phase = Phase::Streaming(Box::new(streaming));
+                Phase::Opening(opening) => {
+                    let response = ready!(opening.opened.as_mut().poll(cx))?;
+                    let streaming = opening.begins(response);
+                    self.watch.opened(now);
+                    self.phase = Phase::Streaming(streaming);
                 }
                 Phase::Streaming(streaming) => {
-                    let progress = ready!(streaming.poll(cx, &mut self.watch, events));
+                    let progress = ready!(streaming.poll(cx, now, &mut self.watch, events));
                     // One that broke stays as it is: dropping it tells the upstream.
                     if matches!(progress, Ok(Progress::Complete)) {
                         self.end();
@@ -272,23 +265,41 @@ impl Attempt {
     }
 }
 
+impl Opening {
+    /// The head of the answer has come.
+    fn begins(&mut self, response: Response<Body>) -> Streaming {
+        let Self { remote, tag, patience, event_bytes_max, slate, native, wishes, .. } = self;
+        let dialect = &remote.api.dialect;
+        let scribe = Scribe::new(dialect, *wishes, *native);
+        let stop = Stop { remote: Rc::clone(remote), tag: Rc::clone(tag), patience: *patience };
+        Streaming {
+            reader: EventReader::new(dialect::framing(dialect), *event_bytes_max),
+            stop: scribe.decoder.may_be_cancelled().then(|| Box::new(stop)),
+            recorder: slate.take().and_then(|slate| record(slate, &response)),
+            bytes: Pieces::Http(response.into_body()),
+            scribe,
+        }
+    }
+}
+
 impl Streaming {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
+        now: Instant,
         watch: &mut Watch,
         events: &mut VecDeque<Event>,
     ) -> Poll<Result<Progress, Trouble>> {
         for _ in 0..PIECES_PER_TURN {
             match ready!(self.bytes.poll(cx)) {
                 Some(Ok(piece)) => {
-                    watch.heard(Instant::now());
+                    watch.heard(now);
                     if let Some(recorder) = &mut self.recorder {
                         recorder.piece(&piece);
                     }
                     self.reader.push(&piece);
                     let before = events.len();
-                    let is_last = self.read(watch, events)?;
+                    let is_last = self.read(now, watch, events)?;
                     if is_last {
                         self.recorded(End::Clean);
                         return Poll::Ready(Ok(Progress::Complete));
@@ -300,7 +311,7 @@ impl Streaming {
                 end => {
                     let broken = end.and_then(Result::err);
                     self.recorded(if broken.is_none() { End::Clean } else { End::Broken });
-                    return Poll::Ready(self.ended(broken, watch, events));
+                    return Poll::Ready(self.ended(broken, now, watch, events));
                 }
             }
         }
@@ -316,9 +327,14 @@ impl Streaming {
     }
 
     /// All events that are whole. Whether the last one is among them.
-    fn read(&mut self, watch: &mut Watch, events: &mut VecDeque<Event>) -> Result<bool, Trouble> {
+    fn read(
+        &mut self,
+        now: Instant,
+        watch: &mut Watch,
+        events: &mut VecDeque<Event>,
+    ) -> Result<bool, Trouble> {
         while let Some(event) = self.reader.next().map_err(|error| Trouble::too_large(&error))? {
-            if self.scribe.take(&event, watch, events)? {
+            if self.scribe.take(&event, now, watch, events)? {
                 return Ok(true);
             }
         }
@@ -329,6 +345,7 @@ impl Streaming {
     fn ended(
         &mut self,
         broken: Option<String>,
+        now: Instant,
         watch: &mut Watch,
         events: &mut VecDeque<Event>,
     ) -> Result<Progress, Trouble> {
@@ -338,7 +355,7 @@ impl Streaming {
             && let Some(event) = self.reader.rest()
         {
             let mut rest = VecDeque::new();
-            let taken = self.scribe.take(&event, watch, &mut rest);
+            let taken = self.scribe.take(&event, now, watch, &mut rest);
             let is_over = is_known_end && self.scribe.decoder.ends_with_body();
             match taken {
                 Ok(_) if self.scribe.decoder.is_answered() || is_over => {
@@ -357,56 +374,6 @@ impl Streaming {
             None => Err(Trouble::incomplete("the body ended without the answer's end")),
             Some(error) => Err(Trouble::incomplete(format!("the body broke off: {error}"))),
         }
-    }
-}
-
-impl Scribe {
-    fn new(dialect: &Dialect, wishes: Wishes, native: Native) -> Self {
-        let framing = dialect::framing(dialect);
-        Self { decoder: Decoder::new(dialect, wishes), framing, native, said: Vec::new() }
-    }
-
-    /// One event: what it says, or its own bytes. Whether it is the last.
-    fn take(
-        &mut self,
-        event: &RawEvent<'_>,
-        watch: &mut Watch,
-        events: &mut VecDeque<Event>,
-    ) -> Result<bool, Trouble> {
-        let verdict = self.decoder.decode(event, &mut self.said)?;
-        let now = Instant::now();
-        if verdict.is_meaningful {
-            watch.content(now);
-        }
-        if self.decoder.is_answered() {
-            watch.answered(now);
-        }
-        if verdict.is_last && !self.decoder.is_answered() {
-            // A gateway's own `[DONE]` behind an answer that has none.
-            return Err(Trouble::incomplete("the stream said that it was done, and the answer was not"));
-        }
-        let passes = match (self.native, verdict.pass) {
-            (Native::No, _) => {
-                events.extend(self.said.drain(..));
-                return Ok(verdict.is_last);
-            }
-            (Native::Whole, _) | (Native::Data { .. }, Pass::On) => true,
-            (Native::Data { usage }, Pass::Usage) => usage,
-            (Native::Data { .. }, Pass::Terminator) => false,
-        };
-        if passes {
-            let mut bytes = Vec::new();
-            match (self.native, self.framing) {
-                (Native::Whole, Framing::ServerSentEvents) => bytes.extend_from_slice(event.raw),
-                _ => sse::text(&mut bytes, &event.data),
-            }
-            let text_bytes = self.said.iter().map(Event::text_bytes).sum();
-            let is_meaningful = verdict.is_meaningful;
-            events.push_back(Event::Native { bytes, is_meaningful, text_bytes });
-        }
-        // The usage is counted whether it is passed on or not.
-        events.extend(self.said.drain(..).filter(|event| matches!(event, Event::Usage(_))));
-        Ok(verdict.is_last)
     }
 }
 
@@ -449,7 +416,7 @@ impl std::fmt::Debug for Phase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Mock(_) => "Mock",
-            Self::Opening { .. } => "Opening",
+            Self::Opening(_) => "Opening",
             Self::Streaming(_) => "Streaming",
             Self::Over => "Over",
         })
@@ -459,16 +426,15 @@ impl std::fmt::Debug for Phase {
 /// An answer that nobody wants any more: where dropping the connection does not end it, the upstream is told.
 impl Drop for Attempt {
     fn drop(&mut self) {
-        if let Phase::Streaming(streaming) = &self.phase
-            && let Some((remote, tag)) = &streaming.remote
+        if let Phase::Streaming(streaming) = &mut self.phase
+            && let Some(stop) = streaming.stop.take()
             && !streaming.scribe.decoder.is_answered()
             && let Some(call) = streaming.scribe.decoder.cancel()
-            && let Ok(place) = Arc::clone(&remote.cancels).try_acquire_owned()
+            && let Ok(place) = Arc::clone(&stop.remote.cancels).try_acquire_owned()
         {
-            let patience = Patience::from(&self.timeouts);
-            let cancelled = open::cancel(Rc::clone(remote), call, Rc::clone(tag), patience);
+            let Stop { remote, tag, patience } = *stop;
             spawn_local(async move {
-                cancelled.await;
+                open::cancel(remote, call, tag, patience).await;
                 drop(place);
             });
         }

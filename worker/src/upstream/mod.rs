@@ -20,6 +20,7 @@ pub mod record;
 mod recording;
 pub mod replay;
 mod rest;
+mod scribe;
 mod tape;
 pub mod tls;
 pub mod trouble;
@@ -40,10 +41,10 @@ use handoff_shared::metric::Counts;
 
 pub(crate) use answer::{Answer, Tokens};
 use answer::{Choice, Question};
-use attempt::Native;
 use backend::{Backend, Source};
 use open::Tag;
 use record::Recordings;
+use scribe::Native;
 
 use crate::failure::{Code, Failure};
 use crate::opened::{OpenError, Opened};
@@ -100,8 +101,9 @@ impl Upstreams {
                 .filter(|other| request.format != Format::Raw || other.speaks_like(first))
                 .map(|other| self.choice(other, &request, false)),
         );
+        let request_id = Rc::<str>::from(request_id);
         let tag = Rc::new(Tag {
-            request_id: request_id.to_owned(),
+            request_id: Rc::clone(&request_id),
             idempotency_key: format!("handoffd-{lease}-{:016x}", fingerprint(&request)),
             traceparent: request.traceparent.clone(),
             tracestate: request.tracestate.clone(),
@@ -109,8 +111,8 @@ impl Upstreams {
         });
         let (counts, reporter) = (Rc::clone(&self.counts), Rc::clone(&self.reporter));
         let (timeouts, on_disconnect) = (request.timeouts, request.on_disconnect);
-        let request = Some(request);
-        Ok(Answer::new(Question { request, timeouts, on_disconnect, tag, counts, reporter }, choices))
+        let asked = Some((request, tag));
+        Ok(Answer::new(Question { asked, request_id, timeouts, on_disconnect, counts, reporter }, choices))
     }
 
     /// Another worker has met an upstream that wants to be left alone.

@@ -38,7 +38,7 @@ const ME: HeaderValue = HeaderValue::from_static(concat!("handoffd/", env!("CARG
 #[derive(Clone, Debug)]
 pub(super) struct Tag {
     /// As the site calls it.
-    pub(super) request_id: String,
+    pub(super) request_id: Rc<str>,
     /// The lease's and the question's: who asks again, also in another worker, asks the same; nobody else does.
     pub(super) idempotency_key: String,
     pub(super) traceparent: Option<String>,
@@ -108,11 +108,11 @@ fn request(remote: &Remote, call: Call, tag: &Tag) -> Result<Request<Full<Bytes>
     headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers.insert(USER_AGENT, ME);
     let tags = [
-        (REQUEST_ID, Some(&tag.request_id)),
-        (IDEMPOTENCY_KEY, Some(&tag.idempotency_key)),
-        (TRACEPARENT, tag.traceparent.as_ref().filter(|_| remote.api.trace_context)),
-        (TRACESTATE, tag.tracestate.as_ref().filter(|_| remote.api.trace_context)),
-        (X_FORWARDED_FOR, tag.client.as_ref().filter(|_| remote.api.x_forwarded_for)),
+        (REQUEST_ID, Some(&*tag.request_id)),
+        (IDEMPOTENCY_KEY, Some(&*tag.idempotency_key)),
+        (TRACEPARENT, tag.traceparent.as_deref().filter(|_| remote.api.trace_context)),
+        (TRACESTATE, tag.tracestate.as_deref().filter(|_| remote.api.trace_context)),
+        (X_FORWARDED_FOR, tag.client.as_deref().filter(|_| remote.api.x_forwarded_for)),
     ];
     for (name, value) in tags {
         if let Some(value) = value.and_then(|value| HeaderValue::from_str(value).ok()) {

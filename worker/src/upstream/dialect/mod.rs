@@ -253,6 +253,12 @@ impl Decoder {
         matches!(self, Self::LangGraph(decoder) if decoder.has_begun())
     }
 
+    /// There may be a call that ends the answer: see [`cancel`](Self::cancel).
+    #[must_use]
+    pub fn may_be_cancelled(&self) -> bool {
+        matches!(self, Self::Responses(_))
+    }
+
     /// The call that ends the answer at the upstream, where closing the connection does not.
     #[must_use]
     pub fn cancel(&self) -> Option<Call> {

@@ -410,7 +410,9 @@ struct Local {
 
 impl<F: Future<Output = ()> + 'static> hyper::rt::Executor<F> for Local {
     fn execute(&self, task: F) {
-        let task = spawn_local(task);
+        // hyper's tasks are as large as the largest of their kinds, and h2 remembers whom to wake, and so where a task
+        // was, for as long as the stream is there.
+        let task = spawn_local(Box::pin(task));
         self.first.get_or_init(|| task.abort_handle());
     }
 }
