@@ -130,6 +130,7 @@ fn run(start: Start) -> Result<(), String> {
     // Only that: the recipe's fds belong to the loop.
     let config = Rc::clone(&recipe.config);
     let (fd_limit, fd_limit_before) = capacity::raise_fd_limit(&config);
+    fdpass::reserve_fd_table(fd_limit);
     let capacity = Capacity::of(&config, fd_limit);
     let invocation = Invocation::new().map_err(|error| format!("our own path is not known: {error}"))?;
     let opened = Log::open(&config.logging).map_err(|error| error.to_string())?;

@@ -83,14 +83,13 @@ impl Client {
     pub(crate) async fn write(&mut self, bytes: &[u8], leash: Leash<'_>) -> Result<(), WriteError> {
         let written = self.write_now(bytes)?;
         if written < bytes.len() {
-            // Few clients are that slow, and what it takes to wait for them is large.
             Box::pin(self.write_slowly(&bytes[written..], leash)).await?;
         }
         Ok(())
     }
 
     /// As much as there is room for.
-    fn write_now(&mut self, bytes: &[u8]) -> Result<usize, WriteError> {
+    pub(crate) fn write_now(&mut self, bytes: &[u8]) -> Result<usize, WriteError> {
         let mut written = 0;
         while written < bytes.len() {
             match self.try_write(&bytes[written..]) {
@@ -103,7 +102,12 @@ impl Client {
         Ok(written)
     }
 
-    async fn write_slowly(&mut self, mut bytes: &[u8], leash: Leash<'_>) -> Result<(), WriteError> {
+    /// The rest, as the client makes room for it.
+    pub(crate) async fn write_slowly(
+        &mut self,
+        mut bytes: &[u8],
+        leash: Leash<'_>,
+    ) -> Result<(), WriteError> {
         while !bytes.is_empty() {
             self.wait_writable(leash).await?;
             bytes = &bytes[self.write_now(bytes)?..];

@@ -27,7 +27,7 @@ use crate::format;
 use crate::holdings::Task;
 use crate::inbox::Room;
 use crate::report::Held;
-use begin::Begun;
+use begin::{Begun, Whole};
 pub(crate) use read::Readers;
 use story::Story;
 
@@ -35,32 +35,35 @@ use story::Story;
 const EPITAPH_LINGER: Duration = Duration::from_millis(500);
 
 /// Serves one client. The guard tells the supervisor when this ends, however it ends.
-pub(crate) async fn serve(room: Rc<Room>, held: Held, task: Rc<Task>, received_at: Instant) {
-    let mut story = Story::new(held.lease, received_at);
-    let outcome = match Box::pin(begin::begin(&room, &held, task, &mut story)).await {
-        Begun::Stream(mut stream) => stream.run(&room, &held, &mut story).await,
-        Begun::Whole { client, bytes, told } => {
-            Box::pin(say(&room, &held, client, bytes, told, &mut story)).await
-        }
-        Begun::Gone => Outcome::ClientGone,
-    };
-    story.log(outcome, &room.configure);
-    room.counts
-        .borrow_mut()
-        .stream_duration
-        .record(DURATION_FIRST_BOUND, received_at.elapsed().as_secs_f64());
-    held.end(outcome);
+#[expect(
+    clippy::manual_async_fn,
+    reason = "an async fn keeps its arguments twice, and there is one for each stream"
+)]
+pub(crate) fn serve(
+    room: Rc<Room>,
+    held: Held,
+    task: Rc<Task>,
+    received_at: Instant,
+) -> impl Future<Output = ()> {
+    async move {
+        let mut story = Story::new(held.lease, received_at);
+        let outcome = match Box::pin(begin::begin(&room, &held, task, &mut story)).await {
+            Begun::Stream(mut stream) => stream.run(&room, &held, &mut story).await,
+            Begun::Whole(whole) => Box::pin(say(&room, &held, whole, &mut story)).await,
+            Begun::Gone => Outcome::ClientGone,
+        };
+        story.log(outcome, &room.configure);
+        room.counts
+            .borrow_mut()
+            .stream_duration
+            .record(DURATION_FIRST_BOUND, received_at.elapsed().as_secs_f64());
+        held.end(outcome);
+    }
 }
 
 /// A whole response at once.
-async fn say(
-    room: &Room,
-    held: &Held,
-    mut client: Client,
-    bytes: Vec<u8>,
-    told: Outcome,
-    story: &mut Story,
-) -> Outcome {
+async fn say(room: &Room, held: &Held, whole: Box<Whole>, story: &mut Story) -> Outcome {
+    let Whole { mut client, bytes, told } = *whole;
     held.commit(Format::Content).await;
     let written = client.write(&bytes, leash(room, held)).await;
     story.wrote(room, bytes.len(), 0);

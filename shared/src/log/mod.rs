@@ -7,20 +7,21 @@
 //! Never: makes a stream wait for a disk, a pipe or a stopped journald.
 
 mod journald;
+mod lines;
 
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use handoff_config::{LogFormat, Logging};
+use lines::{Lines, Writer};
 use tracing::{Dispatch, Event, Subscriber};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
 
-/// Lines that may wait for the writer.
-const LINES_WAITING_MAX: usize = 4096;
+/// Entries that may wait for the journal.
+const ENTRIES_WAITING_MAX: usize = 4096;
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -51,7 +52,7 @@ pub enum LogError {
 pub struct Log {
     progress: Arc<Progress>,
     dropped: Dropped,
-    _writer: Option<WorkerGuard>,
+    _writer: Option<Writer>,
     level: Option<reload::Handle<EnvFilter, Registry>>,
 }
 
@@ -64,7 +65,7 @@ struct Progress {
 
 #[derive(Clone, Debug)]
 enum Dropped {
-    Lines(ErrorCounter),
+    Lines(Lines),
     Entries(Arc<AtomicU64>),
 }
 
@@ -119,7 +120,7 @@ impl Log {
     #[must_use]
     pub fn lines_dropped(&self) -> u64 {
         match &self.dropped {
-            Dropped::Lines(counter) => counter.dropped_lines() as u64,
+            Dropped::Lines(lines) => lines.dropped(),
             Dropped::Entries(counter) => counter.load(Ordering::Relaxed),
         }
     }
@@ -139,21 +140,22 @@ impl Opened {
                 let (layer, log) = lines(&progress, |writer| {
                     let colours = io::stderr().is_terminal();
                     fmt::layer().with_writer(writer).with_target(false).with_ansi(colours).boxed()
-                });
+                })?;
                 (layer, log, None)
             }
             Sink::Lines(LogFormat::Json | LogFormat::Journald) => {
-                let (layer, log) = lines(&progress, json);
+                let (layer, log) = lines(&progress, json)?;
                 (layer, log, None)
             }
             Sink::NoJournal(error) => {
-                let (layer, log) = lines(&progress, json);
+                let (layer, log) = lines(&progress, json)?;
                 (layer, log, Some(error))
             }
             Sink::Journal(journal) => {
                 let written = Arc::clone(&progress);
-                let (layer, dropped) = journald::start(journal, LINES_WAITING_MAX, move || written.wrote())
-                    .map_err(LogError::Writer)?;
+                let (layer, dropped) =
+                    journald::start(journal, ENTRIES_WAITING_MAX, move || written.wrote(1))
+                        .map_err(LogError::Writer)?;
                 let dropped = Dropped::Entries(dropped);
                 (
                     layer.boxed(),
@@ -183,23 +185,23 @@ pub fn filter(level: &str) -> Result<EnvFilter, LogError> {
 
 type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
 
-fn json(writer: NonBlocking) -> BoxedLayer {
+fn json(writer: Lines) -> BoxedLayer {
     fmt::layer().json().flatten_event(true).with_writer(writer).boxed()
 }
 
-fn lines(progress: &Arc<Progress>, layer: impl FnOnce(NonBlocking) -> BoxedLayer) -> (BoxedLayer, Log) {
-    let (writer, guard) = NonBlockingBuilder::default()
-        .lossy(true)
-        .buffered_lines_limit(LINES_WAITING_MAX)
-        .thread_name("log")
-        .finish(Counted(Arc::clone(progress)));
-    let (progress, dropped) = (Arc::clone(progress), Dropped::Lines(writer.error_counter()));
-    (layer(writer), Log { progress, dropped, _writer: Some(guard), level: None })
+fn lines(
+    progress: &Arc<Progress>,
+    layer: impl FnOnce(Lines) -> BoxedLayer,
+) -> Result<(BoxedLayer, Log), LogError> {
+    let written = Arc::clone(progress);
+    let (lines, writer) = lines::start(move |lines| written.wrote(lines)).map_err(LogError::Writer)?;
+    let (progress, dropped) = (Arc::clone(progress), Dropped::Lines(lines.clone()));
+    Ok((layer(lines), Log { progress, dropped, _writer: Some(writer), level: None }))
 }
 
 impl Progress {
-    fn wrote(&self) {
-        self.written.fetch_add(1, Ordering::Relaxed);
+    fn wrote(&self, lines: u64) {
+        self.written.fetch_add(lines, Ordering::Relaxed);
     }
 }
 
@@ -209,24 +211,5 @@ struct Count(Arc<Progress>);
 impl<S: Subscriber> Layer<S> for Count {
     fn on_event(&self, _: &Event<'_>, _: Context<'_, S>) {
         self.0.said.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-/// Standard error; a line at a time is written, or fails, and is counted.
-struct Counted(Arc<Progress>);
-
-impl io::Write for Counted {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        io::stderr().write(bytes)
-    }
-
-    fn write_all(&mut self, line: &[u8]) -> io::Result<()> {
-        let result = io::stderr().write_all(line);
-        self.0.wrote();
-        result
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        io::stderr().flush()
     }
 }

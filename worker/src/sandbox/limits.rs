@@ -4,6 +4,7 @@
 use std::fs;
 
 use handoff_config::Workers;
+use handoff_shared::fdpass;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
 /// Above the supervisor, which is the one that must survive (proc(5), `oom_score_adj`).
@@ -23,6 +24,7 @@ pub(super) fn be_killed_first() {
 pub(super) fn set(workers: &Workers, no_cores: bool) -> nix::Result<()> {
     let (_, fds) = getrlimit(Resource::RLIMIT_NOFILE)?;
     setrlimit(Resource::RLIMIT_NOFILE, fds, fds)?;
+    fdpass::reserve_fd_table(fds);
     if no_cores {
         setrlimit(Resource::RLIMIT_CORE, 0, 0)?;
     }

@@ -23,9 +23,16 @@ pub(super) enum Begun {
     /// An answer as it comes.
     Stream(Box<Stream>),
     /// All at once.
-    Whole { client: Client, bytes: Vec<u8>, told: Outcome },
+    Whole(Box<Whole>),
     /// Nothing: it has left.
     Gone,
+}
+
+/// A whole response, and how the session ends with it.
+pub(super) struct Whole {
+    pub(super) client: Client,
+    pub(super) bytes: Vec<u8>,
+    pub(super) told: Outcome,
 }
 
 /// Parses the request, and asks an upstream.
@@ -85,11 +92,11 @@ fn answer(room: &Room, held: &Held, client: Client, mut request: ChatRequest, st
     let mut bytes = Vec::new();
     if head_only {
         reply.stream_head(&mut bytes);
-        return Begun::Whole { client, bytes, told: Outcome::Answered };
+        return Begun::Whole(Box::new(Whole { client, bytes, told: Outcome::Answered }));
     }
     if request.already_finished() {
         reply.no_content(&mut bytes);
-        return Begun::Whole { client, bytes, told: Outcome::Answered };
+        return Begun::Whole(Box::new(Whole { client, bytes, told: Outcome::Answered }));
     }
     let request = Rc::new(request);
     match room.upstreams.ask(Rc::clone(&request), &request_id, held.lease) {
@@ -106,5 +113,5 @@ fn refuse(client: Client, reply: &Reply<'_>, failure: &Failure, story: &mut Stor
     story.fail(failure);
     let mut bytes = Vec::new();
     reply.error(&mut bytes, failure);
-    Begun::Whole { client, bytes, told: Outcome::Refused }
+    Begun::Whole(Box::new(Whole { client, bytes, told: Outcome::Refused }))
 }

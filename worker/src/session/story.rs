@@ -11,7 +11,7 @@ use crate::inbox::Room;
 use crate::request::{Caller, ChatRequest, Said};
 use crate::upstream::{Answer, Tokens};
 
-/// One session's facts, as they become known.
+/// One session's facts, as they become known. For as long as the answer takes, most of them are elsewhere, or not there.
 #[derive(Debug)]
 pub(super) struct Story {
     lease: LeaseId,
@@ -19,16 +19,28 @@ pub(super) struct Story {
     first_byte_at: Option<Instant>,
     events: u64,
     bytes: u64,
+    asked: Option<Box<Asked>>,
+    answered: Option<Box<Answered>>,
+    error: Option<Box<str>>,
+}
+
+/// Who has asked.
+#[derive(Debug, Default, PartialEq)]
+struct Asked {
     request_id: Option<String>,
     user_id: Option<String>,
     said: Said,
-    model: Option<String>,
-    backend: Option<String>,
-    attempts: u32,
-    tokens: Option<Tokens>,
     /// Only where the operator has switched it on.
     prompt: Option<String>,
-    error: Option<String>,
+}
+
+/// Who has answered, and what it cost.
+#[derive(Debug)]
+struct Answered {
+    model: String,
+    backend: String,
+    attempts: u32,
+    tokens: Tokens,
 }
 
 impl Story {
@@ -39,42 +51,43 @@ impl Story {
             first_byte_at: None,
             events: 0,
             bytes: 0,
-            request_id: None,
-            user_id: None,
-            said: Said::default(),
-            model: None,
-            backend: None,
-            attempts: 0,
-            tokens: None,
-            prompt: None,
+            asked: None,
+            answered: None,
             error: None,
         }
     }
 
     /// The request makes sense.
     pub(super) fn tell(&mut self, request: &ChatRequest, config: &Config) {
-        self.request_id.clone_from(&request.request_id);
-        self.user_id.clone_from(&request.user_id);
-        self.said = Caller::of(request, &config.logging.request_headers).said;
-        self.prompt = config.logging.prompts.then(|| request.last_user_text().into_owned());
+        let asked = Asked {
+            request_id: request.request_id.clone(),
+            user_id: request.user_id.clone(),
+            said: Caller::of(request, &config.logging.request_headers).said,
+            prompt: config.logging.prompts.then(|| request.last_user_text().into_owned()),
+        };
+        // Of many there is nothing to be known but the lease.
+        let is_known = asked != Asked::default();
+        self.asked = is_known.then(|| Box::new(asked));
     }
 
     /// The request goes no further; who made it may be known all the same.
     pub(super) fn refuse(&mut self, caller: Caller) {
-        self.request_id = caller.request_id;
-        self.said = caller.said;
+        let Caller { request_id, said, .. } = caller;
+        self.asked = Some(Box::new(Asked { request_id, said, ..Asked::default() }));
     }
 
     /// Who answered, and what it cost.
     pub(super) fn answered(&mut self, answer: &Answer) {
-        self.backend = Some(answer.backend().to_owned());
-        self.model = Some(answer.model().to_owned());
-        self.attempts = answer.attempts();
-        self.tokens = Some(answer.tokens());
+        self.answered = Some(Box::new(Answered {
+            backend: answer.backend().to_owned(),
+            model: answer.model().to_owned(),
+            attempts: answer.attempts(),
+            tokens: answer.tokens(),
+        }));
     }
 
     pub(super) fn fail(&mut self, failure: &Failure) {
-        self.error = Some(failure.to_string());
+        self.error = Some(failure.to_string().into());
     }
 
     /// Bytes have gone out, or were tried.
@@ -89,23 +102,28 @@ impl Story {
 
     pub(super) fn log(&self, outcome: Outcome, configure: &Configure) {
         let first_byte_ms = self.first_byte_at.map(|at| milliseconds(at - self.received_at));
-        let usage = self.tokens.and_then(|tokens| tokens.usage);
+        let nobody = Asked::default();
+        let asked = self.asked.as_deref().unwrap_or(&nobody);
+        let said = &asked.said;
+        let answered = self.answered.as_deref();
+        let tokens = answered.map(|answered| &answered.tokens);
+        let usage = tokens.and_then(|tokens| tokens.usage.as_deref());
         // Where nobody has counted: only what was written, and said to be a guess.
-        let estimate = self.tokens.filter(|tokens| tokens.usage.is_none()).map(|tokens| tokens.estimate());
+        let estimate = tokens.filter(|tokens| tokens.usage.is_none()).map(|tokens| tokens.estimate());
         tracing::info!(
             outcome = outcome.as_str(),
-            request_id = self.request_id.as_deref().unwrap_or(&self.lease.to_string()),
-            user_id = self.user_id,
-            client = self.said.client,
-            method = self.said.method,
-            path = self.said.path,
-            proto = self.said.proto,
-            tls = self.said.tls,
-            relay = self.said.relay,
-            request_headers = self.said.request_headers.as_deref().map(tracing::field::display),
-            backend = self.backend,
-            model = self.model,
-            attempts = self.attempts,
+            request_id = asked.request_id.as_deref().unwrap_or(&self.lease.to_string()),
+            user_id = asked.user_id,
+            client = said.client,
+            method = said.method,
+            path = said.path,
+            proto = said.proto,
+            tls = said.tls,
+            relay = said.relay,
+            request_headers = said.request_headers.as_deref().map(tracing::field::display),
+            backend = answered.map(|answered| &*answered.backend),
+            model = answered.map(|answered| &*answered.model),
+            attempts = answered.map_or(0, |answered| answered.attempts),
             prompt_tokens = usage.map(|usage| usage.prompt_tokens),
             completion_tokens = usage.map(|usage| usage.completion_tokens),
             completion_tokens_estimated = estimate,
@@ -113,8 +131,8 @@ impl Story {
             bytes = self.bytes,
             first_byte_ms,
             duration_ms = milliseconds(self.received_at.elapsed()),
-            error = self.error,
-            prompt = self.prompt,
+            error = self.error.as_deref(),
+            prompt = asked.prompt,
             lease = %self.lease,
             slot = configure.slot.0,
             generation = configure.generation.0,

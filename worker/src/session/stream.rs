@@ -29,6 +29,12 @@ use crate::upstream::Answer;
 /// Events that are ready together go out in one write of about this size.
 const WRITE_BYTES: usize = 16 * 1024;
 
+/// Of most heads.
+const HEAD_BYTES: usize = 256;
+
+/// What is written for most events fits this.
+const EVENT_BYTES: usize = 128;
+
 /// A client that Apache relays hears something at least this often, and its head not later: a quarter of the time
 /// after which Apache by itself gives up a silent peer (`Timeout`, 60 s), and less than the 20 s of sites that are
 /// stricter.
@@ -151,7 +157,8 @@ impl Stream {
         }
         if !matches!(outcome, Outcome::ClientGone | Outcome::ClientTooSlow) {
             held.progress.ending();
-            self.client.finish(self.linger, leash(room, held)).await;
+            // A short time for each, and room for few at a time.
+            Box::pin(self.client.finish(self.linger, leash(room, held))).await;
         }
         outcome
     }
@@ -233,6 +240,9 @@ impl Stream {
 
     fn add(&mut self, event: &Event) {
         self.content_begun |= event.is_meaningful();
+        if self.out.capacity() == 0 {
+            self.out.reserve(EVENT_BYTES);
+        }
         let before = self.out.len();
         self.writer.event(&mut self.out, event);
         self.events += u64::from(self.out.len() > before);
@@ -241,15 +251,16 @@ impl Stream {
     /// Head and first event are one write.
     async fn flush(&mut self, room: &Room, held: &Held, story: &mut Story) -> Result<(), WriteError> {
         if !self.clock.head_sent {
-            self.clock.head_out(self.alarm.now());
-            let events = std::mem::take(&mut self.out);
-            let response_headers = std::mem::take(&mut self.response_headers);
-            reply(self.writer.request_id(), &response_headers).stream_head(&mut self.out);
-            self.out.extend_from_slice(&events);
+            self.put_head_first();
             held.commit(self.writer.format()).await;
         }
         let is_full = self.out.len() >= WRITE_BYTES;
-        self.write(room, held, story).await?;
+        let written = self.client.write_now(&self.out)?;
+        if written < self.out.len() {
+            // Few clients are that slow, and what it takes to wait for them is large.
+            Box::pin(self.client.write_slowly(&self.out[written..], leash(room, held))).await?;
+        }
+        self.wrote(room, held, story);
         if is_full {
             // An upstream that is always ready must not keep the others waiting.
             tokio::task::yield_now().await;
@@ -257,16 +268,22 @@ impl Stream {
         Ok(())
     }
 
-    async fn write(&mut self, room: &Room, held: &Held, story: &mut Story) -> Result<(), WriteError> {
-        let written = self.client.write(&self.out, leash(room, held)).await;
-        if written.is_ok() {
-            story.wrote(room, self.out.len(), self.events);
-            held.progress.wrote(self.out.len());
-        }
+    fn put_head_first(&mut self) {
+        self.clock.head_out(self.alarm.now());
+        let events = std::mem::take(&mut self.out);
+        let response_headers = std::mem::take(&mut self.response_headers);
+        self.out.reserve(HEAD_BYTES + events.len());
+        reply(self.writer.request_id(), &response_headers).stream_head(&mut self.out);
+        self.out.extend_from_slice(&events);
+    }
+
+    /// All that was to be written is.
+    fn wrote(&mut self, room: &Room, held: &Held, story: &mut Story) {
+        story.wrote(room, self.out.len(), self.events);
+        held.progress.wrote(self.out.len());
         self.clock.wrote(Instant::now());
         self.out = Vec::new();
         self.events = 0;
-        written
     }
 
     /// Nobody listens any more: the answer is cancelled, or read on for what it costs, or to its end.
@@ -316,7 +333,8 @@ impl Stream {
             self.out.clear();
             reply(self.writer.request_id(), &self.response_headers).error(&mut self.out, failure);
             held.commit(self.writer.format()).await;
-            self.write(room, held, story).await
+            let written = self.client.write(&self.out, leash(room, held)).await;
+            written.map(|()| self.wrote(room, held, story))
         };
         match told {
             Ok(()) => outcome,

@@ -54,7 +54,7 @@ pub(crate) struct Answer {
     asked_at: Instant,
     tokens: Tokens,
     /// What comes after the last event.
-    failure: Option<Failure>,
+    failure: Option<Box<Failure>>,
 }
 
 /// What stays the same over all attempts.
@@ -64,7 +64,8 @@ pub(super) struct Question {
     pub(super) asked: Option<(Rc<ChatRequest>, Rc<Tag>)>,
     /// For the log.
     pub(super) request_id: Rc<str>,
-    pub(super) timeouts: request::Timeouts,
+    /// What the site is willing to wait, if it says so.
+    pub(super) timeouts: Option<Box<request::Timeouts>>,
     pub(super) on_disconnect: Option<OnDisconnect>,
     pub(super) counts: Rc<RefCell<Counts>>,
     pub(super) reporter: Rc<Reporter>,
@@ -88,10 +89,10 @@ enum State {
 }
 
 /// What an answer has cost.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Tokens {
     /// As the upstream counts.
-    pub(crate) usage: Option<Usage>,
+    pub(crate) usage: Option<Box<Usage>>,
     /// Bytes of text that were written, for an estimate.
     text_bytes: u64,
 }
@@ -141,13 +142,13 @@ impl Answer {
     }
 
     pub(crate) fn tokens(&self) -> Tokens {
-        self.tokens
+        self.tokens.clone()
     }
 
     /// How long its parts may take.
     pub(crate) fn timeouts(&self) -> Option<Timeouts> {
         let timeouts = self.choice()?.backend.config.timeouts;
-        Some(self.question.timeouts.lower(timeouts))
+        Some(self.question.timeouts.as_ref().map_or(timeouts, |asked| asked.lower(timeouts)))
     }
 
     /// What becomes of it when its client leaves.
@@ -189,7 +190,7 @@ impl Answer {
                 return Poll::Ready(Some(Ok(event)));
             }
             match &mut self.state {
-                State::Over => return Poll::Ready(self.failure.take().map(Err)),
+                State::Over => return Poll::Ready(self.failure.take().map(|failure| Err(*failure))),
                 State::Due => self.ask(),
                 State::Waiting(until) => {
                     ready!(alarm.poll_until(*until));
@@ -247,10 +248,10 @@ impl Answer {
         self.state = State::Over;
         let Some(choice) = self.backends.front() else { return };
         let backend = Rc::clone(&choice.backend);
-        let timeouts = &self.question.timeouts;
+        let timeouts = self.question.timeouts.as_deref().copied().unwrap_or_default();
         let span = Span { began: self.attempted_at, failed: Instant::now() };
         let model = choice.model.clone();
-        let cooldown = backend.failed(trouble, &model, timeouts, span);
+        let cooldown = backend.failed(trouble, &model, &timeouts, span);
         self.count(|counts| {
             counts.failed(trouble.reason);
             counts.cooldowns += u64::from(cooldown.is_some());
@@ -287,7 +288,7 @@ impl Answer {
             Next::GiveUp => {
                 self.count(|counts| counts.errors += 1);
                 self.account();
-                self.failure = Some(trouble.failure.clone());
+                self.failure = Some(Box::new(trouble.failure.clone()));
             }
         }
     }
@@ -317,7 +318,7 @@ impl Answer {
             self.held_bytes += size_of::<Event>();
             match event {
                 Event::Native { bytes, .. } => self.held_bytes += bytes.len(),
-                Event::Usage(usage) => self.tokens.usage = Some(*usage),
+                Event::Usage(usage) => self.tokens.usage = Some(Box::new(*usage)),
                 Event::Content(_)
                 | Event::Reasoning(_)
                 | Event::Refusal(_)
@@ -349,10 +350,10 @@ impl Answer {
 
     /// Time and tokens, once.
     fn account(&mut self) {
-        let (took, tokens) = (self.asked_at.elapsed().as_secs_f64(), self.tokens);
+        let (took, tokens) = (self.asked_at.elapsed().as_secs_f64(), self.tokens.clone());
         self.count(|counts| {
             counts.duration.record(DURATION_FIRST_BOUND, took);
-            match tokens.usage {
+            match &tokens.usage {
                 Some(usage) => {
                     counts.prompt_tokens = counts.prompt_tokens.saturating_add(usage.prompt_tokens);
                     counts.completion_tokens =

@@ -59,7 +59,7 @@ pub(super) struct Attempt {
 /// looked at with each event.
 #[expect(clippy::large_enum_variant, reason = "it is what almost all of them are")]
 enum Phase {
-    Mock(Box<Playing>),
+    Mock(Playing),
     Opening(Box<Opening>),
     Streaming(Streaming),
     Over,
@@ -119,7 +119,7 @@ impl Attempt {
         let phase = match &backend.source {
             Source::Mock(mock) => {
                 watch.opened(now);
-                Phase::Mock(Box::new(Playing::new(mock, request)))
+                Phase::Mock(Playing::new(mock, request))
             }
             Source::Replay(recording, speed) => {
                 watch.opened(now);

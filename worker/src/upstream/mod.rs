@@ -49,7 +49,7 @@ use scribe::Native;
 use crate::failure::{Code, Failure};
 use crate::opened::{OpenError, Opened};
 use crate::report::Reporter;
-use crate::request::ChatRequest;
+use crate::request::{ChatRequest, Timeouts};
 
 /// All backends of a worker.
 #[derive(Debug)]
@@ -110,7 +110,8 @@ impl Upstreams {
             client: request.client_ip.as_deref().and_then(address),
         });
         let (counts, reporter) = (Rc::clone(&self.counts), Rc::clone(&self.reporter));
-        let (timeouts, on_disconnect) = (request.timeouts, request.on_disconnect);
+        let timeouts = (request.timeouts != Timeouts::default()).then(|| Box::new(request.timeouts));
+        let on_disconnect = request.on_disconnect;
         let asked = Some((request, tag));
         Ok(Answer::new(Question { asked, request_id, timeouts, on_disconnect, counts, reporter }, choices))
     }
