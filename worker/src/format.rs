@@ -182,7 +182,7 @@ impl Writer {
     }
 
     fn id(&mut self, out: &mut Vec<u8>) {
-        sse::id(out, &self.stream.request_id, self.next_id);
+        sse::id(out, &self.stream.request_id, itoa::Buffer::new().format(self.next_id));
         self.next_id += 1;
     }
 

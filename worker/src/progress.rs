@@ -16,7 +16,7 @@ pub(crate) struct Progress {
     began_at: Instant,
     phase: Cell<Phase>,
     bytes: Cell<u64>,
-    names: RefCell<Names>,
+    names: RefCell<Option<Box<Names>>>,
     /// An operator ends it.
     pub(crate) cut: Cut,
     /// The supervisor knows that bytes may be out.
@@ -44,7 +44,9 @@ impl Progress {
     /// Who asks, and what the site calls it.
     pub(crate) fn name(&self, user_id: Option<&str>, request_id: Option<&str>) {
         let shown = |text: &str| text.chars().take(SHOWN_CHARS_MAX).collect::<String>().into_boxed_str();
-        *self.names.borrow_mut() = Names { user_id: user_id.map(shown), request_id: request_id.map(shown) };
+        let names = Names { user_id: user_id.map(shown), request_id: request_id.map(shown) };
+        let is_known = user_id.is_some() || request_id.is_some();
+        *self.names.borrow_mut() = is_known.then(|| Box::new(names));
     }
 
     /// Bytes have gone out.
@@ -62,13 +64,14 @@ impl Progress {
 
     pub(crate) fn view(&self, lease: LeaseId) -> SessionView {
         let names = self.names.borrow();
+        let name = |of: fn(&Names) -> Option<&str>| names.as_deref().and_then(of).map(str::to_owned);
         SessionView {
             lease,
             phase: self.phase.get(),
             age_ms: u64::try_from(self.began_at.elapsed().as_millis()).unwrap_or(u64::MAX),
             bytes: self.bytes.get(),
-            user_id: names.user_id.as_deref().map(str::to_owned),
-            request_id: names.request_id.as_deref().map(str::to_owned),
+            user_id: name(|names| names.user_id.as_deref()),
+            request_id: name(|names| names.request_id.as_deref()),
         }
     }
 }

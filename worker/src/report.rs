@@ -307,7 +307,8 @@ pub(crate) struct Held {
     pub(crate) port: Rc<Port>,
     pub(crate) progress: Rc<Progress>,
     outcome: Cell<Outcome>,
-    files: RefCell<Claimed>,
+    /// Few have any.
+    files: RefCell<Option<Box<Claimed>>>,
 }
 
 impl Held {
@@ -322,12 +323,14 @@ impl Held {
         })
         .await;
         // From here on no other worker can need them.
-        self.files.take().remove();
+        if let Some(files) = self.files.take() {
+            files.remove();
+        }
     }
 
     /// These files are removed when this is committed, and stay if it never is.
     pub(crate) fn remove_at_commit(&self, files: Claimed) {
-        self.files.replace(files);
+        self.files.replace(Some(Box::new(files)));
     }
 
     /// What the session came to.

@@ -2,9 +2,7 @@
 //! where it has them, then [`text`] or [`json`], which also ends it.
 //! Never: lets a CR or LF of a value into a line, allocates for an event.
 
-use std::fmt::Display;
-use std::io::{self, Write};
-
+use memchr::memchr2;
 use serde::Serialize;
 
 use crate::json;
@@ -13,11 +11,16 @@ use crate::json;
 pub const KEEP_ALIVE: &[u8] = b": keep-alive\n\n";
 
 /// `id: PREFIX:SUFFIX`.
-pub fn id(out: &mut Vec<u8>, prefix: &str, suffix: impl Display) {
+pub fn id(out: &mut Vec<u8>, prefix: &str, suffix: &str) {
     out.extend_from_slice(b"id: ");
-    out.extend(prefix.bytes().filter(|byte| !byte.is_ascii_control()));
-    let written = writeln!(out, ":{suffix}");
-    debug_assert!(written.is_ok(), "a number or a word into memory");
+    if prefix.bytes().any(|byte| byte.is_ascii_control()) {
+        out.extend(prefix.bytes().filter(|byte| !byte.is_ascii_control()));
+    } else {
+        out.extend_from_slice(prefix.as_bytes());
+    }
+    out.push(b':');
+    out.extend_from_slice(suffix.as_bytes());
+    out.push(b'\n');
 }
 
 /// `event: NAME`.
@@ -29,59 +32,36 @@ pub fn name(out: &mut Vec<u8>, name: &'static str) {
 
 /// The data as it is; a line break in it, of whichever kind, becomes a further `data:` line.
 pub fn text(out: &mut Vec<u8>, text: &str) {
-    data_lines(out, |lines| lines.push(text.as_bytes()));
+    out.extend_from_slice(DATA);
+    lines(out, text.as_bytes());
+    out.extend_from_slice(b"\n\n");
 }
 
 /// The data as JSON.
 pub fn json(out: &mut Vec<u8>, value: &impl Serialize) {
-    // Raw values inside may be spread over lines; a break there is only white space.
-    data_lines(out, |lines| json::write(lines, value));
-}
-
-fn data_lines(out: &mut Vec<u8>, write: impl FnOnce(&mut Lines<'_>)) {
     out.extend_from_slice(DATA);
-    write(&mut Lines { out, after_cr: false });
+    let begin = out.len();
+    json::write(&mut *out, value);
+    // Only raw values inside may be spread over lines; a break there is only white space.
+    if memchr2(b'\r', b'\n', &out[begin..]).is_some() {
+        let json = out.split_off(begin);
+        lines(out, &json);
+    }
     out.extend_from_slice(b"\n\n");
 }
 
 const DATA: &[u8] = b"data: ";
 
-/// Breaks data into `data:` lines as it is written.
-struct Lines<'a> {
-    out: &'a mut Vec<u8>,
-    /// An LF now would be the second half of a CRLF.
-    after_cr: bool,
-}
-
-impl Lines<'_> {
-    fn push(&mut self, bytes: &[u8]) {
-        for line in bytes.split_inclusive(|byte| matches!(byte, b'\r' | b'\n')) {
-            let second_half = self.after_cr && line == b"\n";
-            self.after_cr = line.ends_with(b"\r");
-            if second_half {
-                continue;
-            }
-            match line {
-                [text @ .., b'\r' | b'\n'] => {
-                    self.out.extend_from_slice(text);
-                    self.out.push(b'\n');
-                    self.out.extend_from_slice(DATA);
-                }
-                text => self.out.extend_from_slice(text),
-            }
-        }
+/// Each line break begins a further `data:` line.
+fn lines(out: &mut Vec<u8>, mut text: &[u8]) {
+    while let Some(end) = memchr2(b'\r', b'\n', text) {
+        out.extend_from_slice(&text[..end]);
+        out.push(b'\n');
+        out.extend_from_slice(DATA);
+        let length = if text[end..].starts_with(b"\r\n") { 2 } else { 1 };
+        text = &text[end + length..];
     }
-}
-
-impl Write for Lines<'_> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.push(bytes);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
+    out.extend_from_slice(text);
 }
 
 #[cfg(test)]
@@ -149,7 +129,7 @@ mod tests {
     #[test]
     fn an_id_cannot_end_its_line() {
         let mut out = Vec::new();
-        id(&mut out, "a\r\nevent: done\0", 3);
+        id(&mut out, "a\r\nevent: done\0", "3");
         assert_eq!(out, b"id: aevent: done:3\n");
     }
 
@@ -167,18 +147,6 @@ mod tests {
             let seen = reader::read(&out);
             prop_assert_eq!(seen.len(), 1);
             prop_assert_eq!(&seen[0].data, &source.replace("\r\n", "\n").replace('\r', "\n"));
-        }
-
-        #[test]
-        fn breaks_are_found_across_writes(bytes: Vec<u8>, cut: usize) {
-            let cut = cut % (bytes.len() + 1);
-            let (mut whole, mut parts) = (Vec::new(), Vec::new());
-            data_lines(&mut whole, |lines| lines.push(&bytes));
-            data_lines(&mut parts, |lines| {
-                lines.push(&bytes[..cut]);
-                lines.push(&bytes[cut..]);
-            });
-            prop_assert_eq!(whole, parts);
         }
     }
 }

@@ -55,13 +55,10 @@ pub(super) struct Attempt {
     watch: Watch,
 }
 
-/// What an attempt needs for most of its life is here, and the rest elsewhere: there are many at a time, and each is
-/// looked at with each event.
-#[expect(clippy::large_enum_variant, reason = "it is what almost all of them are")]
 enum Phase {
-    Mock(Playing),
+    Mock(Box<Playing>),
     Opening(Box<Opening>),
-    Streaming(Streaming),
+    Streaming(Box<Streaming>),
     Over,
 }
 
@@ -119,18 +116,18 @@ impl Attempt {
         let phase = match &backend.source {
             Source::Mock(mock) => {
                 watch.opened(now);
-                Phase::Mock(Playing::new(mock, request))
+                Phase::Mock(Box::new(Playing::new(mock, request)))
             }
             Source::Replay(recording, speed) => {
                 watch.opened(now);
                 let dialect = recording.dialect();
-                Phase::Streaming(Streaming {
+                Phase::Streaming(Box::new(Streaming {
                     reader: EventReader::new(dialect::framing(dialect), event_bytes_max),
                     scribe: Scribe::new(dialect, wishes, native),
                     bytes: Pieces::Recorded(Box::new(Playback::new(Arc::clone(recording), *speed))),
                     stop: None,
                     recorder: None,
-                })
+                }))
             }
             Source::Api(remote) => {
                 let allowed = config.on_disconnect;
@@ -192,7 +189,7 @@ impl Attempt {
                     let response = ready!(opening.opened.as_mut().poll(cx))?;
                     let streaming = opening.begins(response);
                     self.watch.opened(now);
-                    self.phase = Phase::Streaming(streaming);
+                    self.phase = Phase::Streaming(Box::new(streaming));
                 }
                 Phase::Streaming(streaming) => {
                     let progress = ready!(streaming.poll(cx, now, &mut self.watch, events));
