@@ -48,7 +48,8 @@ pub(super) enum MemoryAt {
 /// # Errors
 /// A generator cannot go on.
 pub(super) fn observe(plans: &[Plan], mut tree: Tree, memory_at: MemoryAt) -> io::Result<Observed> {
-    let mut generators = Generators::start(plans)?;
+    let why = |error| io::Error::other(format!("{} generators cannot be started: {error}", plans.len()));
+    let mut generators = Generators::start(plans).map_err(why)?;
     for _ in plans {
         match generators.wait(BEGIN_TIMEOUT) {
             Some(Said::Ready) => {}
