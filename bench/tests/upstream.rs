@@ -14,7 +14,7 @@ use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::{http1, http2};
 use hyper::{Request, Response};
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use rustix::time::{ClockId, clock_gettime};
+use nix::time::{ClockId, clock_gettime};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, ServerName};
 use rustls::{ClientConfig, RootCertStore};
@@ -272,8 +272,8 @@ fn tokens_come_at_their_times_and_the_head_before_them() {
 #[test]
 fn a_stamp_is_the_moment_of_its_token() {
     let now = || {
-        let now = clock_gettime(ClockId::Monotonic);
-        i128::from(now.tv_sec) * 1_000_000_000 + i128::from(now.tv_nsec)
+        let now = clock_gettime(ClockId::CLOCK_MONOTONIC).unwrap();
+        i128::from(now.tv_sec()) * 1_000_000_000 + i128::from(now.tv_nsec())
     };
     let (_upstream, url, _) = upstream(&["--events", "3", "--interval-ms", "50", "--stamp"]);
     run(async {

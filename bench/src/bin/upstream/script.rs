@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use rustix::time::{ClockId, clock_gettime};
+use nix::time::{ClockId, clock_gettime};
 use serde_json::to_string;
 
 use crate::Arguments;
@@ -98,10 +98,11 @@ impl Script {
     }
 
     fn stamp(&self, out: &mut Vec<u8>) {
-        let now = clock_gettime(ClockId::Monotonic);
         out.extend_from_slice(&self.before_stamp);
-        let written = write!(out, "{}{:09}", now.tv_sec, now.tv_nsec);
-        debug_assert!(written.is_ok(), "numbers into memory");
+        if let Ok(now) = clock_gettime(ClockId::CLOCK_MONOTONIC) {
+            let written = write!(out, "{}{:09}", now.tv_sec(), now.tv_nsec());
+            debug_assert!(written.is_ok(), "numbers into memory");
+        }
         out.extend_from_slice(&self.after_stamp);
     }
 }
