@@ -341,7 +341,7 @@ pub(crate) const ALL: &[Scenario] = &[
         name: "many",
         title: "100,000 streams at once, six workers, an event every ten seconds each",
         rounds: 1,
-        load: Load::Held { streams: 100_000, rate: 4_000, stamped: false },
+        load: Load::Held { streams: 100_000, rate: 3_000, stamped: false },
         subjects: &[Subject {
             name: "handoffd",
             answers: Answers::Mock {

@@ -27,8 +27,9 @@ use series::Series;
 
 /// Between two looks at all processes.
 const SAMPLE: Duration = Duration::from_secs(3);
-/// Between two rolls, at most.
-const ROLL: Duration = Duration::from_secs(45);
+/// Between two rolls: some of them are in the warm-up, for what a supervisor keeps of a generation is allocated then; and
+/// the streams of the one before have ended.
+const ROLL: (Duration, Duration) = (Duration::from_secs(8), Duration::from_secs(30));
 /// Between two clients that leave in the middle.
 const LEAVER: Duration = Duration::from_millis(50);
 /// So many of them at a time.
@@ -77,7 +78,7 @@ pub(crate) fn run(settings: &Settings, stop: &Stop) -> Result<bool, Error> {
 /// The load, for so long. Returns how often one of them was rolled.
 fn go_on(steady: &mut Soaked, rolled: &mut Soaked, length: Duration, stop: &Stop) -> Result<u32, Error> {
     let (began, mut rolls) = (Instant::now(), 0);
-    let roll_every = ROLL.min(length / 6);
+    let roll_every = (length / 24).clamp(ROLL.0, ROLL.1);
     let sample_every = SAMPLE.min(length / 60);
     let (mut next_sample, mut next_roll) = (Duration::ZERO, roll_every);
     while began.elapsed() < length {
