@@ -1,5 +1,8 @@
 //! The suite itself, with programs that only pretend: what it starts it ends, what it cannot measure it says.
 
+#![forbid(unsafe_code)]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
