@@ -9,7 +9,7 @@ use handoff_shared::limits::{CREDITS_PER_WORKER, TAKE_TIMEOUT};
 use handoff_shared::message::{Format, Outcome};
 
 use super::suspects::{Death, Suspicion};
-use super::workers::{Stage, Worker};
+use super::workers::{Slot, Stage, Worker};
 use super::{Action, Cause, Fleet, HeldLease, HeldStage, LeaseEnding, Refusal};
 
 /// Workers that one lease is given to, its epitaph included, whatever dies.
@@ -216,7 +216,7 @@ impl Fleet {
             let Some((_, lease)) = self.leases.queue.pop_first() else { break };
             self.lend(now, lease, worker);
         }
-        match self.leases.queue.is_empty() && self.least_loaded().is_some() {
+        match self.leases.queue.is_empty() && self.candidates().next().is_some() {
             true => self.no_credit_since = None,
             false => self.no_credit_since = Some(self.no_credit_since.unwrap_or(now)),
         }
@@ -225,12 +225,17 @@ impl Fleet {
     /// The Ready worker with the fewest leases that may have another one; among equals, the one whose slot was
     /// used the longest time ago.
     fn least_loaded(&self) -> Option<WorkerId> {
-        let candidates = self.slots.iter().filter_map(|slot| {
+        let candidates = self.candidates().map(|(id, worker, slot)| (worker.load, slot.last_used, id));
+        candidates.min().map(|(_, _, id)| id)
+    }
+
+    /// Ready workers that may have another lease.
+    fn candidates(&self) -> impl Iterator<Item = (WorkerId, &Worker, &Slot)> {
+        self.slots.iter().filter_map(|slot| {
             let id = slot.current()?;
             let worker = self.workers.get(&id)?;
-            (worker.is_ready() && self.has_credit(worker)).then_some((worker.load, slot.last_used, id))
-        });
-        candidates.min().map(|(_, _, id)| id)
+            (worker.is_ready() && self.has_credit(worker)).then_some((id, worker, slot))
+        })
     }
 
     /// The worker may be lent one more.
