@@ -3,8 +3,6 @@
 //!
 //! Never: touches a file; `crate::files` does.
 
-use serde_json::value::RawValue;
-
 use super::error::BadHandoff;
 use super::raw::{Keys, Object, Value, list};
 
@@ -90,10 +88,10 @@ pub(super) fn payload_file(object: &Object<'_>, payload: &str) -> Result<Option<
 fn files(object: &Object<'_>) -> Result<Vec<AttachedFile>, BadHandoff> {
     let Some(json) = object.object("attachments")? else { return Ok(Vec::new()) };
     let attachments = Object::read("attachments.", json, Keys::AtMost(FILES_MAX))
-        .map_err(|_| object.refuse("attachments", "an object of at most 64 files"))?;
+        .ok_or_else(|| object.refuse("attachments", "an object of at most 64 files"))?;
     let types = match object.object("attachment_types")? {
         Some(json) => Object::read("attachment_types.", json, Keys::AtMost(FILES_MAX))
-            .map_err(|_| object.refuse("attachment_types", "an object of at most 64 media types"))?,
+            .ok_or_else(|| object.refuse("attachment_types", "an object of at most 64 media types"))?,
         None => Object::empty("attachment_types."),
     };
     let mut files = Vec::new();
@@ -124,13 +122,13 @@ fn images(object: &Object<'_>) -> Result<Vec<AttachedImage>, BadHandoff> {
         Value::Array(json) => list(json).filter(|items| items.len() <= IMAGES_MAX).ok_or_else(refuse)?,
         Value::Bool(_) | Value::Number(_) | Value::Text(_) | Value::Object(_) => return Err(refuse()),
     };
-    items.into_iter().enumerate().map(|(index, raw)| image(index, raw)).collect()
+    items.into_iter().enumerate().map(|(index, json)| image(index, json)).collect()
 }
 
-fn image(index: usize, raw: &RawValue) -> Result<AttachedImage, BadHandoff> {
+fn image(index: usize, json: &str) -> Result<AttachedImage, BadHandoff> {
     let refuse = |key: &str, allowed| BadHandoff::value(format!("images[{index}]{key}"), allowed);
-    let image = Object::read("", raw.get(), Keys::Only(&["base64", "mime_type"]))
-        .map_err(|_| refuse("", "an object with base64 and mime_type"))?;
+    let image = Object::read("", json, Keys::Only(&["base64", "mime_type"]))
+        .ok_or_else(|| refuse("", "an object with base64 and mime_type"))?;
     let text = |key| image.text(key).ok().flatten();
     let mime = text("mime_type").and_then(|text| media_type(&text)).filter(|mime| mime.starts_with("image/"));
     Ok(AttachedImage {

@@ -26,8 +26,7 @@ pub(super) fn read(object: &Object<'_>) -> Result<Vec<(String, String)>, BadHand
         return Ok(Vec::new());
     };
     let too_much = || object.refuse("response_headers", "at most 64 headers and 16 KiB together");
-    let by_name =
-        Object::read("response_headers.", json, Keys::AtMost(HEADERS_MAX)).map_err(|_| too_much())?;
+    let by_name = Object::read("response_headers.", json, Keys::AtMost(HEADERS_MAX)).ok_or_else(too_much)?;
     let mut headers = Vec::new();
     for (name, value) in by_name.entries() {
         check_name(object, name)?;

@@ -3,7 +3,7 @@
 use serde_json::value::RawValue;
 
 use super::error::BadHandoff;
-use super::raw::{Keys, Object, Value, decode, list};
+use super::raw::{Keys, List, Object, Value, decode, list, unquote};
 
 /// One message, untouched.
 #[derive(Clone, Debug)]
@@ -29,7 +29,7 @@ impl Message {
     /// Its text; of several text parts, each on its own line.
     #[must_use]
     pub fn text(&self) -> String {
-        let Ok(message) = Object::read("", self.json.get(), Keys::Only(&["content"])) else {
+        let Some(message) = Object::read("", self.json.get(), Keys::Only(&["content"])) else {
             return String::new();
         };
         match message.value("content") {
@@ -46,7 +46,7 @@ impl Message {
     /// Its content is text and nothing else.
     #[must_use]
     pub fn is_text(&self) -> bool {
-        let Ok(message) = Object::read("", self.json.get(), Keys::Only(&["content"])) else { return false };
+        let Some(message) = Object::read("", self.json.get(), Keys::Only(&["content"])) else { return false };
         match message.value("content") {
             Value::Null | Value::Text(_) => true,
             Value::Array(json) => {
@@ -59,7 +59,7 @@ impl Message {
     fn read(index: usize, raw: &RawValue) -> Result<Self, BadHandoff> {
         let refuse = |allowed| BadHandoff::value(format!("messages[{index}]"), allowed);
         let message = Object::read("", raw.get(), Keys::Only(&["role", "content"]))
-            .map_err(|_| refuse("an object with a role and a content"))?;
+            .ok_or_else(|| refuse("an object with a role and a content"))?;
         let Value::Text(role) = message.value("role") else {
             return Err(refuse("an object with a role that is a string"));
         };
@@ -69,7 +69,7 @@ impl Message {
                 return Err(refuse("an object with a content that is a string, null or an array of parts"));
             }
         }
-        let role = match decode(role).as_deref() {
+        let role = match unquote(role).as_deref() {
             Some("system" | "developer") => Role::System,
             Some("user") => Role::User,
             Some(_) | None => Role::Other,
@@ -80,19 +80,15 @@ impl Message {
 
 /// The payload's `messages`; absent ones are none.
 pub(super) fn read(object: &Object<'_>) -> Result<Vec<Message>, BadHandoff> {
-    let refuse = || object.refuse("messages", "an array of at most 10000 messages");
-    match object.value("messages") {
-        Value::Null => Ok(Vec::new()),
-        Value::Array(json) => {
-            let items = list(json).ok_or_else(refuse)?;
-            items.into_iter().enumerate().map(|(index, raw)| Message::read(index, raw)).collect()
-        }
-        Value::Bool(_) | Value::Number(_) | Value::Text(_) | Value::Object(_) => Err(refuse()),
+    match object.list() {
+        List::Null => Ok(Vec::new()),
+        List::Of(items) => items.iter().enumerate().map(|(index, raw)| Message::read(index, raw)).collect(),
+        List::TooLong | List::Other => Err(object.refuse("messages", "an array of at most 10000 messages")),
     }
 }
 
-fn part_text(part: &RawValue) -> Option<String> {
-    match Object::read("", part.get(), Keys::Only(&["text"])).ok()?.value("text") {
+fn part_text(part: &str) -> Option<String> {
+    match Object::read("", part, Keys::Only(&["text"]))?.value("text") {
         Value::Text(json) => decode(json),
         Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) | Value::Object(_) => None,
     }

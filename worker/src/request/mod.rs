@@ -16,6 +16,7 @@ mod message;
 mod options;
 mod part;
 mod raw;
+mod scan;
 #[cfg(test)]
 mod tests;
 mod timeouts;
@@ -37,7 +38,7 @@ pub use options::{Include, Method, MockOptions};
 pub use part::Part;
 pub use timeouts::Timeouts;
 
-use raw::{Keys, Object};
+use raw::Object;
 
 /// One valid handoff.
 #[derive(Clone, Debug)]
@@ -191,7 +192,7 @@ fn read_payload(payload: &[u8]) -> Result<(&str, Object<'_>), BadHandoff> {
     if !payload.starts_with('{') {
         return Err(BadHandoff::NotAnObject);
     }
-    let object = Object::read("", payload, Keys::Only(KEYS))
+    let object = Object::parse(payload, KEYS, "messages")
         .map_err(|e| BadHandoff::Syntax { line: e.line(), column: e.column() })?;
     Ok((payload, object))
 }

@@ -132,7 +132,7 @@ impl Object<'_> {
             return Ok(MockOptions::default());
         };
         let keys = Keys::Only(&["length", "token_delay_ms", "first_token_delay_ms", "fail_at"]);
-        let mock = Object::read("mock.", json, keys).map_err(|_| self.refuse("mock", "an object"))?;
+        let mock = Object::read("mock.", json, keys).ok_or_else(|| self.refuse("mock", "an object"))?;
         let count = |key| mock.number(key, "a whole number from 1", |_| true);
         let delay = |key| {
             let millis = mock

@@ -288,6 +288,30 @@ fn a_broken_envelope_is_refused() {
     }
 }
 
+#[test]
+fn messages_are_a_list_or_refused_whatever_else_they_are() {
+    let refused = "messages: must be an array of at most 10000 messages";
+    for other in ["\"\\ud800\"", "1e999", "-0", "{\"a\":[1]}", "true"] {
+        assert_eq!(refusal(&format!(r#"{{"prompt":"hi","messages":{other}}}"#)), refused, "{other}");
+    }
+    let message = r#"{"role":"user","content":"hi"}"#;
+    let of = |count| parse(format!(r#"{{"messages":[{}]}}"#, vec![message; count].join(", ")).as_bytes());
+    assert_eq!(of(10_000).unwrap().messages.len(), 10_000);
+    assert_eq!(of(10_001).unwrap_err().to_string(), refused);
+    let last = parse(br#"{"messages":[{"role":"user"}],"messages":null,"prompt":"hi"}"#).unwrap();
+    assert!(last.messages.is_empty());
+}
+
+#[test]
+fn names_and_values_may_be_written_with_escapes_and_white_space() {
+    let payload = "{\n \"m\\u0065ssages\" : [ {\r\n\t\"r\\u006fle\" : \"us\\u0065r\" , \"x\" : [ \"]\\\"\\\\\" ] , \"content\" : \"a\\\"b\\\\\" } ] }";
+    let request = parse(payload.as_bytes()).unwrap();
+    assert_eq!(request.messages[0].role, Role::User);
+    assert_eq!(request.last_user_text(), "a\"b\\");
+    let half = r#"{"messages":[{"role":"user","\ud800":1,"content":"hi"}]}"#;
+    assert_eq!(refusal(half), "messages[0]: must be an object with a role and a content");
+}
+
 /// Payloads that are nearly right, so that the readers behind the JSON parser are reached.
 fn payload() -> impl Strategy<Value = String> {
     let scalar = prop_oneof![

@@ -56,7 +56,7 @@ impl Object<'_> {
         };
         let keys = Keys::Only(&["connect", "head", "first_content", "idle", "idle_content", "total"]);
         let timeouts =
-            Object::read("timeouts.", json, keys).map_err(|_| self.refuse("timeouts", "an object"))?;
+            Object::read("timeouts.", json, keys).ok_or_else(|| self.refuse("timeouts", "an object"))?;
         let seconds = |key| {
             let allowed = "a number of seconds from 0.001 to 86400";
             let secs = timeouts.number(key, allowed, |secs| (SECS_MIN..=SECS_MAX).contains(secs))?;
