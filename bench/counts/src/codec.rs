@@ -39,7 +39,7 @@ fn taken() -> ToSupervisor {
 }
 
 fn committed() -> ToSupervisor {
-    ToSupervisor::Committed { lease: lease(), format: Format::Content }
+    ToSupervisor::Committed { leases: vec![(lease(), Format::Content)] }
 }
 
 fn released(count: usize) -> ToSupervisor {

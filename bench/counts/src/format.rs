@@ -23,7 +23,7 @@ pub(crate) fn writer(format: Format) -> Writer {
     Writer::new(Stream {
         format,
         include: Include::default(),
-        request_id: "ZfX0aX8AAQEAAFpmB1sAAAAD".to_owned(),
+        request_id: "ZfX0aX8AAQEAAFpmB1sAAAAD".into(),
         model: "gpt-4o-mini".to_owned(),
         created_secs: 1_761_822_461,
     })

@@ -136,6 +136,7 @@ fn mocking() -> Operation {
         token_delay: std::time::Duration::ZERO,
         first_token_delay: std::time::Duration::ZERO,
         length: Some(TOKENS),
+        burst: None,
         fail_at: None,
         allow_request_options: false,
     };
