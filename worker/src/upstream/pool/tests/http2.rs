@@ -87,7 +87,7 @@ fn a_request_above_a_goaway_goes_elsewhere_and_one_below_goes_on() {
                 let above = wire.request().await.unwrap();
                 assert!(above > below);
                 wire.go_away(below, NO_ERROR).await;
-                sleep(Duration::from_millis(50)).await;
+                wire.heard().await;
                 wire.send(DATA, END_STREAM, below, b"below").await;
                 while wire.frame().await.is_some() {}
             } else {
@@ -112,7 +112,7 @@ fn a_request_below_a_goaway_whose_connection_breaks_is_not_sent_again() {
             let mut wire = Wire::accept_with(stream, Some(100)).await.unwrap();
             let stream = wire.request().await.unwrap();
             wire.go_away(stream, NO_ERROR).await;
-            sleep(Duration::from_millis(20)).await;
+            wire.heard().await;
         })
         .await;
         let error = ask(&pool(&base, &connections_max(1)), "/").await.unwrap_err();
@@ -124,22 +124,29 @@ fn a_request_below_a_goaway_whose_connection_breaks_is_not_sent_again() {
 #[test]
 fn a_connection_that_goes_away_takes_no_more_requests() {
     run(async {
-        let (base, accepted) = http2_server(|number, stream| async move {
-            let mut wire = Wire::accept_with(stream, Some(100)).await.unwrap();
-            let stream = wire.request().await.unwrap();
-            wire.head(stream).await;
-            if number == 1 {
-                wire.go_away((1 << 31) - 1, NO_ERROR).await;
-                assert!(wire.request().await.is_none(), "asked after it said that it goes away");
-            } else {
-                wire.send(DATA, END_STREAM, stream, b"ok").await;
-                wire.serve_ok().await;
+        let heard = Count::default();
+        let said = heard.clone();
+        let (base, accepted) = http2_server(move |number, stream| {
+            let said = said.clone();
+            async move {
+                let mut wire = Wire::accept_with(stream, Some(100)).await.unwrap();
+                let stream = wire.request().await.unwrap();
+                wire.head(stream).await;
+                if number == 1 {
+                    wire.go_away((1 << 31) - 1, NO_ERROR).await;
+                    wire.heard().await;
+                    said.add();
+                    assert!(wire.request().await.is_none(), "asked after it said that it goes away");
+                } else {
+                    wire.send(DATA, END_STREAM, stream, b"ok").await;
+                    wire.serve_ok().await;
+                }
             }
         })
         .await;
         let pool = pool(&base, &connection());
         let first = ask(&pool, "/").await.unwrap();
-        sleep(Duration::from_millis(20)).await;
+        eventually("it is heard", LONG, || heard.get() == 1).await;
         assert_eq!(answer(&pool, "/").await, "ok");
         drop(first);
         assert_eq!(accepted.get(), 2);

@@ -104,7 +104,7 @@ fn a_limit_that_is_lowered_holds_from_then_on() {
             let mut wire = Wire::accept_with(stream, Some(100)).await.unwrap();
             let first = wire.request().await.unwrap();
             wire.settings(Some(2)).await;
-            sleep(Duration::from_millis(20)).await;
+            wire.heard().await;
             wire.ok(first).await;
             // Two, and no third before one of them ends.
             while let Some(one) = wire.request().await {
@@ -133,7 +133,7 @@ fn a_further_connection_is_open_before_the_last_place_is_taken() {
         let mut asked = vec![];
         for _ in 0..7 {
             asked.push(asking(&pool, "/"));
-            sleep(Duration::from_millis(10)).await;
+            eventually("it has a place", LONG, || pool.gauges().queued == 0).await;
         }
         eventually("two are open", LONG, || accepted.get() == 2).await;
         assert_eq!(pool.gauges().open, 2);

@@ -85,6 +85,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Wire<S> {
         self.send(GOAWAY, 0, 0, &[last.to_be_bytes(), code.to_be_bytes()].concat()).await;
     }
 
+    /// All that was said before is known to the client: it has answered a PING that stands behind it (RFC 9113, section
+    /// 6.7). What it says meanwhile is lost.
+    pub(super) async fn heard(&mut self) {
+        self.send(PING, 0, 0, b"is heard").await;
+        while self.frame().await.is_some_and(|frame| (frame.kind, frame.flags) != (PING, ACK)) {}
+    }
+
     /// The next frame; settings and pings are answered. None: the end.
     pub(super) async fn frame(&mut self) -> Option<Frame> {
         loop {
