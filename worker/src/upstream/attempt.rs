@@ -55,6 +55,7 @@ pub(super) struct Attempt {
     watch: Watch,
 }
 
+/// Each for itself elsewhere: what one of them needs, there are thousands that do not.
 enum Phase {
     Mock(Box<Playing>),
     Opening(Box<Opening>),
