@@ -13,7 +13,7 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, accept_with, recvmsg, sendmsg,
 };
 use tokio::io::Interest;
-use tokio::io::unix::AsyncFd;
+use tokio::io::unix::{AsyncFd, AsyncFdRegisterError};
 
 use crate::limits::PACKET_FDS_MAX;
 
@@ -182,9 +182,25 @@ impl Watched {
     /// # Errors
     /// When the kernel cannot watch it (a regular file), or is out of memory.
     pub fn new(fd: OwnedFd, interest: Interest) -> io::Result<Self> {
+        Self::or_back(fd, interest).map_err(|(_, error)| error)
+    }
+
+    /// As [`Self::new`], but gives the fd back.
+    ///
+    /// # Errors
+    /// As of [`Self::new`], with the fd.
+    pub fn or_back(fd: OwnedFd, interest: Interest) -> Result<Self, (OwnedFd, io::Error)> {
         // SAFETY: an OwnedFd is open and keeps its number; we give out only shared references, so it stays
         // the same fd until the AsyncFd is dropped, which unregisters it before closing it.
-        unsafe { AsyncFd::register_with_interest(fd, interest) }.map(Self).map_err(io::Error::from)
+        unsafe { AsyncFd::register_with_interest(fd, interest) }
+            .map(Self)
+            .map_err(AsyncFdRegisterError::into_parts)
+    }
+
+    /// It is not watched any more.
+    #[must_use]
+    pub fn into_fd(self) -> OwnedFd {
+        self.0.into_inner()
     }
 }
 

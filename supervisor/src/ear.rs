@@ -31,7 +31,12 @@ const SPEAKERS_MAX: usize = 64;
 pub(crate) struct Ear {
     /// Every channel, with its worker's id.
     channels: OwnedFd,
-    state: State,
+    /// A duplicate: while it is watched the next word wakes the loop.
+    watched: Option<Watched>,
+    /// The same one while nobody is to be woken: the number of our fds says nothing about that.
+    unwatched: Option<OwnedFd>,
+    /// Unless a word wakes the loop, words wait until then.
+    until: Instant,
     /// A lease has come or gone since we listened.
     is_lively: bool,
     /// Not everything that was said has been heard.
@@ -39,20 +44,16 @@ pub(crate) struct Ear {
     speakers: Vec<Event>,
 }
 
-enum State {
-    /// The next word wakes the loop.
-    Awake(Watched),
-    /// Words wait until then.
-    Resting { until: Instant },
-}
-
 impl Ear {
     /// # Errors
     /// When we are out of fds.
     pub(crate) fn new(now: Instant) -> io::Result<Self> {
+        let channels = epoll::create(CreateFlags::CLOEXEC)?;
         Ok(Self {
-            channels: epoll::create(CreateFlags::CLOEXEC)?,
-            state: State::Resting { until: now },
+            watched: None,
+            unwatched: Some(channels.try_clone()?),
+            channels,
+            until: now,
             is_lively: false,
             is_behind: false,
             speakers: Vec::with_capacity(SPEAKERS_MAX),
@@ -80,10 +81,10 @@ impl Ear {
     /// Whether it is time to listen.
     pub(crate) fn poll(&self, cx: &mut Context<'_>, now: Instant) -> bool {
         let mut is_time = self.is_behind;
-        match &self.state {
-            State::Resting { until } => is_time |= *until <= now + EARLY,
+        match &self.watched {
+            None => is_time |= self.until <= now + EARLY,
             // Once more, so that the next word wakes us.
-            State::Awake(watched) => {
+            Some(watched) => {
                 while let Poll::Ready(Ok(mut ready)) = watched.poll_read_ready(cx) {
                     ready.clear_ready();
                     is_time = true;
@@ -108,8 +109,8 @@ impl Ear {
     /// Those were heard. `is_behind`: they may have said more, or others have.
     pub(crate) fn heard(&mut self, now: Instant, is_behind: bool) {
         self.is_behind = is_behind || self.speakers.len() == SPEAKERS_MAX;
-        if let State::Resting { until } = &mut self.state {
-            *until = if std::mem::take(&mut self.is_lively) { now + REST } else { now };
+        if self.watched.is_none() {
+            self.until = if std::mem::take(&mut self.is_lively) { now + REST } else { now };
         }
     }
 
@@ -120,41 +121,39 @@ impl Ear {
 
     /// At the end of a turn: whether the next word wakes the loop. `is_awaited`: somebody waits for it.
     pub(crate) fn settle(&mut self, cx: &mut Context<'_>, now: Instant, is_awaited: bool) {
-        let is_over = match self.state {
-            State::Awake(_) => true,
-            State::Resting { until } => until <= now,
-        };
+        let is_over = self.watched.is_some() || self.until <= now;
         if self.is_behind || (!is_over && !is_awaited) {
             return;
         }
         let is_lively = std::mem::take(&mut self.is_lively);
         if is_lively && !is_awaited {
-            self.state = State::Resting { until: now + REST };
-        } else if let State::Resting { .. } = self.state {
+            self.until = now + REST;
+            self.unwatched = self.watched.take().map(Watched::into_fd).or(self.unwatched.take());
+        } else if self.watched.is_none() {
             self.wake_up(cx, now);
         }
     }
 
     /// When to listen again, whatever is said.
     pub(crate) fn next_deadline(&self) -> Option<Instant> {
-        match self.state {
-            State::Awake(_) => None,
-            State::Resting { until } => Some(until),
-        }
+        self.watched.is_none().then_some(self.until)
     }
 
     fn wake_up(&mut self, cx: &mut Context<'_>, now: Instant) {
-        let channels = self.channels.try_clone();
-        match channels.and_then(|channels| Watched::new(channels, Interest::READABLE)) {
+        let Some(unwatched) = self.unwatched.take() else { return };
+        match Watched::or_back(unwatched, Interest::READABLE) {
             Ok(watched) => {
-                self.state = State::Awake(watched);
+                self.watched = Some(watched);
                 // What was said meanwhile counts.
                 if self.poll(cx, now) {
                     cx.waker().wake_by_ref();
                 }
             }
-            // Out of fds: then by time.
-            Err(_) => self.state = State::Resting { until: now + REST },
+            // Out of memory: then by time.
+            Err((unwatched, _)) => {
+                self.unwatched = Some(unwatched);
+                self.until = now + REST;
+            }
         }
     }
 }
