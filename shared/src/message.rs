@@ -13,7 +13,7 @@ use crate::metric::Snapshot;
 
 /// The version of these messages. Each packet carries it. A new worker of another version fails the roll; an
 /// adopted one drains.
-pub const PROTOCOL_VERSION: u16 = 3;
+pub const PROTOCOL_VERSION: u16 = 2;
 
 /// From the supervisor to a worker.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

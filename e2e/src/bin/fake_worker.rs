@@ -188,7 +188,7 @@ impl Foreigner {
     /// Takes a handoff, and begins the answer.
     fn take(&mut self, lease: &[u8], fds: Vec<OwnedFd>) -> io::Result<()> {
         self.channel.say(&[&[1, 1], lease].concat())?;
-        self.channel.say(&[&[2], lease, &[0]].concat())?;
+        self.channel.say(&[&[2, 1], lease, &[0]].concat())?;
         let mut client = File::from(fds.into_iter().next().ok_or(io::ErrorKind::NotFound)?);
         client.write_all(b"HTTP/1.1 200 OK\r\n\r\ndata: begun\n\n")?;
         self.clients.push((lease.to_vec(), client));
