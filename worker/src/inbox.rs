@@ -151,7 +151,7 @@ impl Inbox<'_> {
                 () = wait_until(last_moment), if last_moment.is_some() => return Ok(()),
                 () = writable(&room.reporter), if room.reporter.is_waiting() => {}
             }
-            room.reporter.flush();
+            room.reporter.end_turn();
         }
         Ok(())
     }

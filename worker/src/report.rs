@@ -26,6 +26,9 @@ use crate::progress::Progress;
 /// Operators who look at the same time; those who have waited longest look in vain.
 const LOOKS_WAITING_MAX: usize = 64;
 
+/// So many commits are a message of their own.
+const COMMITS_TOGETHER: usize = 8;
+
 /// The worker's side of the channel.
 #[derive(Debug)]
 pub(crate) struct Reporter {
@@ -35,6 +38,8 @@ pub(crate) struct Reporter {
     news: Notify,
     /// The supervisor is gone: there is nobody to tell.
     is_closed: Cell<bool>,
+    /// In this turn a commit was said.
+    has_committed: Cell<bool>,
     channel_full: Cell<u64>,
     holdings: RefCell<Holdings>,
     /// A session has ended.
@@ -66,6 +71,7 @@ impl Reporter {
             pending: RefCell::default(),
             news: Notify::new(),
             is_closed: Cell::new(false),
+            has_committed: Cell::new(false),
             channel_full: Cell::new(0),
             holdings: RefCell::default(),
             left: Notify::new(),
@@ -181,6 +187,12 @@ impl Reporter {
         self.holdings.borrow().wake_all();
     }
 
+    /// All sessions have had their turn.
+    pub(crate) fn end_turn(&self) {
+        self.has_committed.set(false);
+        self.flush();
+    }
+
     /// Says what is pending. Returns whether the socket is full.
     pub(crate) fn flush(&self) -> bool {
         let mut pending = self.pending.borrow_mut();
@@ -207,10 +219,17 @@ impl Reporter {
         self.channel.borrow_mut().poll_writable(cx)
     }
 
-    /// Sessions that begin together are said together, when all have had their turn.
+    /// The first in a turn is said at once. Those that begin together with it are said together, some at a time.
     fn commit(&self, lease: LeaseId, format: Format) {
-        if !self.is_closed.get() {
-            self.pending.borrow_mut().commits.push((lease, format));
+        if self.is_closed.get() {
+            return;
+        }
+        let mut pending = self.pending.borrow_mut();
+        pending.commits.push((lease, format));
+        let is_first = !self.has_committed.replace(true);
+        let is_enough = is_first || pending.commits.len() >= COMMITS_TOGETHER;
+        drop(pending);
+        if !is_enough || self.flush() {
             self.news.notify_one();
         }
     }

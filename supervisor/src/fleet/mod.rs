@@ -355,9 +355,10 @@ impl Fleet {
         self.no_credit_since.is_some() || self.is_full()
     }
 
-    /// Somebody waits for what a worker says next: for a place, for a suspect's turn, for the end.
+    /// Somebody waits for what a worker says next: for a place, for a further worker, for a suspect's turn, for the end.
     pub(crate) fn awaits_words(&self) -> bool {
         self.no_credit_since.is_some()
+            || self.workers.values().any(Worker::is_starting)
             || !self.suspects.is_empty()
             || self.is_adopting()
             || self.leaving

@@ -140,6 +140,10 @@ impl Worker {
         self.stage == Stage::Ready
     }
 
+    pub(super) fn is_starting(&self) -> bool {
+        matches!(self.stage, Stage::Starting { .. })
+    }
+
     /// Age and size are looked at with each beat, not here.
     pub(super) fn next_deadline(&self) -> Option<Instant> {
         let untaken = self.untaken.front().map(|(_, deadline)| *deadline);
