@@ -24,6 +24,18 @@ impl Crowd {
         self.responses.push(None);
     }
 
+    /// How many have joined.
+    #[must_use]
+    pub fn joined(&self) -> usize {
+        self.responses.len()
+    }
+
+    /// Whether anybody has a whole stream who joined when so many had joined before.
+    #[must_use]
+    pub fn has_completed_since(&self, joined: usize) -> bool {
+        self.responses.iter().skip(joined).flatten().any(Response::is_complete)
+    }
+
     /// How many have no whole answer yet.
     #[must_use]
     pub fn waiting(&self) -> usize {

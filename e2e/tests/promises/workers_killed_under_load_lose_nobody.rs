@@ -75,26 +75,27 @@ fn everybody_is_answered_once_and_the_numbers_add_up() {
 #[test]
 fn nobody_waits_in_vain_while_two_workers_are_killed_fifty_times_a_second() {
     let daemon = Daemon::start("max_connections = 5000\n");
-    let (mut crowd, mut kills) = (Crowd::default(), 0_usize);
+    let (mut crowd, mut kills, mut joined_at_kill) = (Crowd::default(), 0_usize, 0);
     let began_at = Instant::now();
     let mut next_kill_at = began_at;
     // On a busy machine it takes longer until that many are dead.
     while began_at.elapsed() < Duration::from_secs(5) || (kills <= 100 && began_at.elapsed() < PATIENCE) {
         crowd.join(daemon.hand_over(r#"{"prompt":"x","mock":{"length":5,"token_delay_ms":1}}"#));
-        if Instant::now() >= next_kill_at {
+        // Where every worker is killed before it is Ready there is no service, and 503 is the right answer: a busy machine
+        // starts none in 20 ms. So somebody has been served between two kills.
+        if Instant::now() >= next_kill_at && crowd.has_completed_since(joined_at_kill) {
             next_kill_at = Instant::now() + Duration::from_millis(20);
             // Whoever lives: also the sacrificial worker, and those that have just begun.
             let workers = children(daemon.pid());
             if let Some(worker) = workers.get(kills % workers.len().max(1)) {
                 signal(*worker, Signal::SIGKILL);
-                kills += 1;
+                (kills, joined_at_kill) = (kills + 1, crowd.joined());
             }
         }
         crowd.listen(Duration::from_millis(4));
     }
     let responses = crowd.responses(PATIENCE);
-    // Where all are killed before they are Ready, the next ones are waited for: a busy machine has fewer to kill.
-    assert!(kills > 15 && responses.len() > 300, "{kills} kills, {} handoffs", responses.len());
+    assert!(kills > 100 && responses.len() > 300, "{kills} kills, {} handoffs", responses.len());
     let mut verdicts = BTreeMap::new();
     for response in &responses {
         // The worker that was to write the last event of a dead one was killed too: counted, and never a 503.
