@@ -31,8 +31,8 @@ pub struct Step {
 /// One answer: its words, the finish, the usage; then nothing more.
 #[derive(Clone, Debug)]
 pub struct Answer {
-    text: String,
-    /// Where the next word begins.
+    prompt: Box<str>,
+    /// Where the next word begins, in bytes of the whole text.
     position: usize,
     length: Option<NonZeroU32>,
     token_delay: Duration,
@@ -58,7 +58,7 @@ impl Answer {
     pub fn new(config: &Mock, request: &MockOptions, prompt: &str) -> Self {
         let request = if config.allow_request_options { *request } else { MockOptions::default() };
         Self {
-            text: [BEFORE_ECHO, prompt, AFTER_ECHO].concat(),
+            prompt: prompt.into(),
             position: 0,
             length: request.length.or(config.length),
             token_delay: request.token_delay.unwrap_or(config.token_delay),
@@ -72,15 +72,24 @@ impl Answer {
         }
     }
 
+    /// To wait before the next step.
+    fn delay(&self) -> Duration {
+        if self.events_sent == 0 {
+            self.first_token_delay
+        } else if self.stage == Stage::Words && self.has_words() {
+            self.token_delay
+        } else {
+            Duration::ZERO
+        }
+    }
+
     fn next_event(&mut self) -> Option<Event> {
         match self.stage {
-            Stage::Words => match self.next_word() {
-                Some(word) => Some(Event::Content(word)),
-                None => {
-                    self.stage = Stage::Usage;
-                    Some(Event::Finish { reason: "stop".to_owned() })
-                }
-            },
+            Stage::Words if self.has_words() => Some(Event::Content(self.next_word())),
+            Stage::Words => {
+                self.stage = Stage::Usage;
+                Some(Event::Finish { reason: "stop".to_owned() })
+            }
             Stage::Usage => {
                 self.stage = Stage::Over;
                 Some(Event::Usage(Usage {
@@ -94,24 +103,53 @@ impl Answer {
         }
     }
 
-    /// The text once, or as many words as asked for, from the beginning again where it ends.
-    fn next_word(&mut self) -> Option<String> {
-        let mut word = String::new();
+    /// The text once, or as many words as asked for.
+    fn has_words(&self) -> bool {
         match self.length {
-            None if self.position == self.text.len() => return None,
-            Some(length) if self.words_sent == u64::from(length.get()) => return None,
-            Some(_) if self.position == self.text.len() => {
-                self.position = 0;
-                word.push(' ');
-            }
-            None | Some(_) => {}
+            None => self.position < self.text_bytes(),
+            Some(length) => self.words_sent < u64::from(length.get()),
         }
-        let rest = &self.text[self.position..];
-        let (next, _) = rest.split_at(word_length(rest));
-        word.push_str(next);
-        self.position += next.len();
+    }
+
+    /// From the beginning again where the text ends.
+    fn next_word(&mut self) -> String {
+        let is_again = self.position == self.text_bytes();
+        if is_again {
+            self.position = 0;
+        }
+        let mut word = self.window();
+        word.truncate(word_length(&word));
+        self.position += word.len();
         self.words_sent += 1;
-        Some(word)
+        if is_again {
+            word.insert(0, ' ');
+        }
+        word
+    }
+
+    /// The text is made when it is said: it is not kept for each answer.
+    fn parts(&self) -> [&str; 3] {
+        [BEFORE_ECHO, &self.prompt, AFTER_ECHO]
+    }
+
+    fn text_bytes(&self) -> usize {
+        self.parts().iter().map(|part| part.len()).sum()
+    }
+
+    /// What may be the next word, and some of what follows.
+    fn window(&self) -> String {
+        let mut window = String::with_capacity(WORD_BYTES_MAX);
+        let mut skipped = self.position;
+        for part in self.parts() {
+            let rest = &part[skipped.min(part.len())..];
+            skipped = skipped.saturating_sub(part.len());
+            let fits = &rest[..rest.floor_char_boundary(WORD_BYTES_MAX - window.len())];
+            window.push_str(fits);
+            if fits.len() < rest.len() {
+                break;
+            }
+        }
+        window
     }
 }
 
@@ -119,14 +157,8 @@ impl Iterator for Answer {
     type Item = Step;
 
     fn next(&mut self) -> Option<Step> {
+        let delay = self.delay();
         let event = self.next_event()?;
-        let delay = if self.events_sent == 0 {
-            self.first_token_delay
-        } else if matches!(event, Event::Content(_)) {
-            self.token_delay
-        } else {
-            Duration::ZERO
-        };
         self.events_sent += 1;
         if self.fail_at.is_some_and(|number| u64::from(number.get()) == self.events_sent) {
             self.stage = Stage::Over;
@@ -139,22 +171,21 @@ impl Iterator for Answer {
 
 /// Bytes of the first word, with the white space in front of it, as models split their tokens.
 fn word_length(text: &str) -> usize {
-    let window = &text[..text.floor_char_boundary(WORD_BYTES_MAX)];
     let mut has_begun = false;
-    let end = window.find(|c: char| {
+    let end = text.find(|c: char| {
         let ends = has_begun && c.is_whitespace();
         has_begun |= !c.is_whitespace();
         ends
     });
-    end.unwrap_or(window.len())
+    end.unwrap_or(text.len())
 }
 
 /// An answer with its delays.
 #[derive(Debug)]
 pub(super) struct Playing {
     steps: Answer,
-    waiting: Option<Step>,
-    /// The time of the step before: a wake-up that comes late delays one step, and not all that follow.
+    /// For the next step, whose time this is. A wake-up that comes late delays one step, and not all that follow.
+    is_waiting: bool,
     due_at: Instant,
     /// Steps that came together so far.
     together: u32,
@@ -164,7 +195,7 @@ impl Playing {
     pub(super) fn new(config: &Mock, request: &ChatRequest) -> Self {
         Self {
             steps: Answer::new(config, &request.mock, &request.last_user_text()),
-            waiting: None,
+            is_waiting: false,
             due_at: Instant::now(),
             together: 0,
         }
@@ -176,22 +207,20 @@ impl Playing {
         cx: &mut Context<'_>,
         alarm: &Alarm,
     ) -> Poll<Option<Result<Event, Failure>>> {
-        if self.waiting.is_none() {
+        if !self.is_waiting {
             if self.steps.burst.is_some_and(|burst| self.together >= burst.get()) {
                 // As if the rest were on its way.
                 self.together = 0;
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            let Some(step) = self.steps.next() else { return Poll::Ready(None) };
-            self.due_at = (self.due_at + step.delay).max(alarm.now());
-            self.waiting = Some(step);
+            self.due_at = (self.due_at + self.steps.delay()).max(alarm.now());
+            self.is_waiting = true;
         }
-        if self.waiting.as_ref().is_some_and(|step| !step.delay.is_zero()) {
-            ready!(alarm.poll_until(self.due_at));
-        }
+        ready!(alarm.poll_until(self.due_at));
+        self.is_waiting = false;
         self.together += 1;
-        Poll::Ready(self.waiting.take().map(|step| step.event))
+        Poll::Ready(self.steps.next().map(|step| step.event))
     }
 }
 
