@@ -16,9 +16,9 @@ use nix::sys::socket::{MsgFlags, Shutdown, recv, send, setsockopt, shutdown, soc
 use rustix::event::epoll::EventFlags;
 use tokio::time::timeout;
 
-use crate::alarm::tick_after;
 use crate::cut::{Leash, Why};
 use crate::poller::Port;
+use crate::timers::Tick;
 
 /// Request bytes that are read away for one client: a pipelined request, the rest of a body.
 const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
@@ -175,7 +175,7 @@ impl Client {
             if self.port.is_watched() {
                 break;
             }
-            let look = tick_after(Instant::now() + pause).min(deadline);
+            let look = Tick::after(Instant::now() + pause).time().min(deadline);
             tokio::time::sleep_until(look.into()).await;
             if self.read_away().is_ready() || look == deadline || !self.reads() {
                 return;

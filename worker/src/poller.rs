@@ -1,7 +1,8 @@
-//! The clients' sockets, watched by an epoll of our own. In: sockets. Out: wake-ups of their sessions.
+//! What wakes the sessions: their clients' sockets, watched by an epoll of our own, and time. In: sockets, and how long
+//! their sessions can wait. Out: wake-ups of the sessions.
 //!
-//! The runtime would keep a quarter of a kilobyte for each socket and look each up by itself; it watches our epoll
-//! instead, which is one fd to it.
+//! The runtime would keep a quarter of a kilobyte for each socket, and as much for each timer, and look each up by itself;
+//! it watches our epoll instead, which is one fd to it, and the next tick of all sessions.
 //!
 //! Never: reads or writes a client's socket, keeps one open.
 
@@ -10,13 +11,18 @@ use std::future::poll_fn;
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker, ready};
+use std::time::{Duration, Instant};
 
 use handoff_shared::fdpass::Watched;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use tokio::io::Interest;
+use tokio::time::Sleep;
+
+use crate::timers::{Tick, Timers};
 
 /// Taken from the kernel at once.
 const EVENTS_MAX: usize = 256;
@@ -28,6 +34,7 @@ pub(crate) struct Poller {
     epoll: Watched,
     /// By the fd's number.
     ports: RefCell<Vec<Weak<Port>>>,
+    timers: RefCell<Timers>,
 }
 
 /// A client's socket.
@@ -37,6 +44,8 @@ pub(crate) struct Port {
     poller: Rc<Poller>,
     is_watched: Cell<bool>,
     ready: Cell<EventFlags>,
+    /// The tick at which it is called.
+    called_at: Cell<Option<Tick>>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -47,15 +56,20 @@ impl Poller {
     /// When we are out of fds.
     pub(crate) fn new() -> io::Result<Rc<Self>> {
         let epoll = Watched::new(epoll::create(CreateFlags::CLOEXEC)?, Interest::READABLE)?;
-        Ok(Rc::new(Self { epoll, ports: RefCell::default() }))
+        Ok(Rc::new(Self { epoll, ports: RefCell::default(), timers: RefCell::default() }))
     }
 
     /// Takes a client's socket. The kernel is told when somebody has to wait for it.
     pub(crate) fn port(self: &Rc<Self>, fd: OwnedFd) -> Rc<Port> {
-        let number = place(&fd);
-        let (is_watched, ready) = (Cell::new(false), Cell::new(EventFlags::empty()));
-        let port =
-            Rc::new(Port { fd, poller: Rc::clone(self), is_watched, ready, waker: RefCell::default() });
+        let number = place(&fd) as usize;
+        let port = Rc::new(Port {
+            fd,
+            poller: Rc::clone(self),
+            is_watched: Cell::new(false),
+            ready: Cell::new(EventFlags::empty()),
+            called_at: Cell::new(None),
+            waker: RefCell::default(),
+        });
         let mut ports = self.ports.borrow_mut();
         if ports.len() <= number {
             ports.resize_with(number + 1, Weak::new);
@@ -64,12 +78,34 @@ impl Poller {
         port
     }
 
-    /// Wakes those whose sockets have news, until the runtime ends.
+    /// Wakes those whose sockets have news or whose time has come, until the runtime ends.
     pub(crate) async fn run(self: Rc<Self>) {
-        let _ = poll_fn(|cx| self.poll(cx)).await;
+        let mut sleep = pin!(tokio::time::sleep(Duration::ZERO));
+        let _ = poll_fn(|cx| {
+            if let Poll::Ready(error) = self.poll_sockets(cx) {
+                return Poll::Ready(error);
+            }
+            self.poll_time(cx, sleep.as_mut());
+            Poll::Pending
+        })
+        .await;
     }
 
-    fn poll(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
+    fn poll_time(&self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) {
+        loop {
+            let now = Instant::now();
+            while let Some((tick, places)) = self.timers.borrow_mut().pop(now) {
+                let ports = self.ports.borrow();
+                let called = places.into_iter().filter_map(|place| ports.get(place as usize)?.upgrade());
+                called.for_each(|port| port.called(tick));
+            }
+            if self.timers.borrow_mut().poll(cx, sleep.as_mut()).is_pending() {
+                return;
+            }
+        }
+    }
+
+    fn poll_sockets(&self, cx: &mut Context<'_>) -> Poll<io::Error> {
         let mut events = [const { MaybeUninit::uninit() }; EVENTS_MAX];
         loop {
             let mut readable = match ready!(self.epoll.poll_read_ready(cx)) {
@@ -111,6 +147,24 @@ impl Port {
         }
     }
 
+    /// The session is woken at this time, or up to a tick later; also once too early, where it has wanted that before.
+    pub(crate) fn wake_by(&self, cx: &mut Context<'_>, at: Instant) {
+        self.wake_me(cx);
+        let tick = Tick::after(at);
+        if self.called_at.get().is_none_or(|called_at| tick < called_at) {
+            self.called_at.set(Some(tick));
+            self.poller.timers.borrow_mut().add(tick, place(&self.fd));
+        }
+    }
+
+    fn called(&self, tick: Tick) {
+        // Otherwise it was meant for whoever had this place before, or for an earlier mind of ours.
+        if self.called_at.get() == Some(tick) {
+            self.called_at.set(None);
+            self.wake();
+        }
+    }
+
     /// Whether the kernel knows that somebody waits.
     pub(crate) fn is_watched(&self) -> bool {
         self.is_watched.get()
@@ -132,7 +186,7 @@ impl Port {
 
     fn watch(&self) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        epoll::add(self.poller.epoll.get_ref(), &self.fd, EventData::new_u64(place(&self.fd) as u64), flags)?;
+        epoll::add(self.poller.epoll.get_ref(), &self.fd, EventData::new_u64(place(&self.fd).into()), flags)?;
         self.is_watched.set(true);
         Ok(())
     }
@@ -144,8 +198,8 @@ impl Port {
 }
 
 /// Open fds have small numbers, and none below 0.
-fn place(fd: &OwnedFd) -> usize {
-    usize::try_from(fd.as_raw_fd()).unwrap_or(0)
+fn place(fd: &OwnedFd) -> u32 {
+    u32::try_from(fd.as_raw_fd()).unwrap_or(0)
 }
 
 impl AsFd for Port {

@@ -331,20 +331,21 @@ pub(crate) struct Held {
 }
 
 impl Held {
-    /// Bytes may be out from here on. Returns when the kernel has this in its hands.
-    pub(crate) async fn commit(&self, format: Format) {
+    /// Bytes may be out from here on. Resolves when the kernel has this in its hands.
+    pub(crate) fn commit(&self, format: Format) -> impl Future<Output = ()> {
         self.reporter.commit(self.lease, format);
         poll_fn(|cx| {
             self.port.wake_me(cx);
             // Without a supervisor nobody else can answer this client.
-            let is_said = self.progress.is_committed.get() || self.reporter.is_closed.get();
-            if is_said { Poll::Ready(()) } else { Poll::Pending }
+            if !self.progress.is_committed.get() && !self.reporter.is_closed.get() {
+                return Poll::Pending;
+            }
+            // From here on no other worker can need them.
+            if let Some(files) = self.files.take() {
+                files.remove();
+            }
+            Poll::Ready(())
         })
-        .await;
-        // From here on no other worker can need them.
-        if let Some(files) = self.files.take() {
-            files.remove();
-        }
     }
 
     /// These files are removed when this is committed, and stay if it never is.

@@ -17,6 +17,7 @@ mod stream;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
+use handoff_config::Config;
 use handoff_shared::message::{Format, Outcome};
 use handoff_shared::metric::DURATION_FIRST_BOUND;
 
@@ -34,51 +35,78 @@ use story::Story;
 /// An epitaph's client is waited for this long at most.
 const EPITAPH_LINGER: Duration = Duration::from_millis(500);
 
+/// What belongs to one client from start to end.
+#[derive(Debug)]
+struct Session {
+    room: Rc<Room>,
+    held: Held,
+    story: Story,
+}
+
+impl Session {
+    fn config(&self) -> &Config {
+        &self.room.configure.config
+    }
+
+    /// What may end this session from outside.
+    fn leash(&self) -> Leash<'_> {
+        leash(&self.room, &self.held)
+    }
+
+    /// Bytes have gone out, or were tried.
+    fn wrote(&mut self, bytes: usize, events: u64) {
+        self.story.wrote(&self.room, bytes, events);
+        self.held.progress.wrote(bytes);
+    }
+
+    fn end(self, outcome: Outcome) {
+        self.story.log(outcome, &self.room.configure);
+        let took = self.story.received_at().elapsed().as_secs_f64();
+        self.room.counts.borrow_mut().stream_duration.record(DURATION_FIRST_BOUND, took);
+        self.held.end(outcome);
+    }
+}
+
 /// Serves one client. The guard tells the supervisor when this ends, however it ends.
-#[expect(
-    clippy::manual_async_fn,
-    reason = "an async fn keeps its arguments twice, and there is one for each stream"
-)]
 pub(crate) fn serve(
     room: Rc<Room>,
     held: Held,
     task: Rc<Task>,
     received_at: Instant,
 ) -> impl Future<Output = ()> {
+    let story = Story::new(held.lease, received_at);
+    // What the future has from the start it has to the end: so that is a pointer.
+    let begun = Box::pin(begin::begin(Session { room, held, story }, task));
     async move {
-        let mut story = Story::new(held.lease, received_at);
-        let outcome = match Box::pin(begin::begin(&room, &held, task, &mut story)).await {
-            Begun::Stream(mut stream) => stream.run(&room, &held, &mut story).await,
-            Begun::Whole(whole) => Box::pin(say(&room, &held, whole, &mut story)).await,
-            Begun::Gone => Outcome::ClientGone,
-        };
-        story.log(outcome, &room.configure);
-        room.counts
-            .borrow_mut()
-            .stream_duration
-            .record(DURATION_FIRST_BOUND, received_at.elapsed().as_secs_f64());
-        held.end(outcome);
+        match begun.await {
+            Begun::Stream(mut stream) => {
+                let outcome = stream.run().await;
+                stream.into_session().end(outcome);
+            }
+            Begun::Whole(whole) => Box::pin(say(*whole)).await,
+            Begun::Gone(session) => session.end(Outcome::ClientGone),
+        }
     }
 }
 
 /// A whole response at once.
-async fn say(room: &Room, held: &Held, whole: Box<Whole>, story: &mut Story) -> Outcome {
-    let Whole { mut client, bytes, told } = *whole;
-    held.commit(Format::Content).await;
-    let written = client.write(&bytes, leash(room, held)).await;
-    story.wrote(room, bytes.len(), 0);
-    held.progress.wrote(bytes.len());
-    match written {
+async fn say(whole: Whole) {
+    let Whole { mut session, mut client, bytes, told } = whole;
+    session.held.commit(Format::Content).await;
+    let written = client.write(&bytes, session.leash()).await;
+    session.wrote(bytes.len(), 0);
+    let outcome = match written {
         Ok(()) => {
-            held.progress.ending();
-            client.finish(room.configure.config.client.linger, leash(room, held)).await;
+            session.held.progress.ending();
+            client.finish(session.config().client.linger, session.leash()).await;
             told
         }
         Err(error) => {
             client.abort();
             outcome_of(&error)
         }
-    }
+    };
+    session.end(outcome);
 }
 
 /// The last event of a stream whose worker died: one write, and a short wait for the client to hang up.
@@ -108,7 +136,6 @@ pub(crate) async fn bury(room: Rc<Room>, held: Held, format: Format) {
     held.end(outcome);
 }
 
-/// What may end this session from outside.
 fn leash<'a>(room: &'a Room, held: &'a Held) -> Leash<'a> {
     Leash { drain: &room.drain, own: &held.progress.cut, port: &held.port }
 }

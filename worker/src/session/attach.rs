@@ -5,19 +5,16 @@
 
 use std::future::poll_fn;
 
-use super::leash;
+use super::Session;
 use crate::client::Client;
 use crate::cut::Why;
 use crate::failure::{Code, Failure};
 use crate::files::Refused;
-use crate::inbox::Room;
-use crate::report::Held;
 use crate::request::ChatRequest;
 
 /// Reads what is attached. None: the client has left meanwhile.
 pub(super) async fn attach(
-    room: &Room,
-    held: &Held,
+    session: &Session,
     client: &mut Client,
     request: ChatRequest,
 ) -> Option<Result<ChatRequest, Refused>> {
@@ -28,9 +25,9 @@ pub(super) async fn attach(
     tokio::select! {
         biased;
         () = poll_fn(|cx| client.poll_gone(cx)) => None,
-        why = leash(room, held).pulled() => Some(Err((cut(why), method))),
-        resolved = room.files.resolve(request) => Some(resolved.map(|(request, claimed)| {
-            held.remove_at_commit(claimed);
+        why = session.leash().pulled() => Some(Err((cut(why), method))),
+        resolved = session.room.files.resolve(request) => Some(resolved.map(|(request, claimed)| {
+            session.held.remove_at_commit(claimed);
             request
         })),
     }

@@ -7,15 +7,12 @@ use std::rc::Rc;
 
 use handoff_shared::message::Outcome;
 
-use super::story::Story;
 use super::stream::Stream;
-use super::{attach, read};
+use super::{Session, attach, read};
 use crate::client::Client;
 use crate::failure::Failure;
 use crate::head::Reply;
 use crate::holdings::Task;
-use crate::inbox::Room;
-use crate::report::Held;
 use crate::request::{Caller, ChatRequest, Method};
 
 /// What the client gets.
@@ -25,39 +22,40 @@ pub(super) enum Begun {
     /// All at once.
     Whole(Box<Whole>),
     /// Nothing: it has left.
-    Gone,
+    Gone(Box<Session>),
 }
 
 /// A whole response, and how the session ends with it.
 pub(super) struct Whole {
+    pub(super) session: Session,
     pub(super) client: Client,
     pub(super) bytes: Vec<u8>,
     pub(super) told: Outcome,
 }
 
 /// Parses the request, and asks an upstream.
-pub(super) async fn begin(room: &Room, held: &Held, task: Rc<Task>, story: &mut Story) -> Begun {
-    let config = &room.configure.config;
-    let mut client =
-        Client::new(Rc::clone(&held.port), config.client.half_close, config.server.write_timeout);
+pub(super) async fn begin(mut session: Session, task: Rc<Task>) -> Begun {
+    let config = session.config();
+    let (port, half_close) = (Rc::clone(&session.held.port), config.client.half_close);
+    let mut client = Client::new(port, half_close, config.server.write_timeout);
     // The task is kept for another worker until this lease is committed, and no longer.
-    let request = match read::read(room, held, &mut client, task, story).await {
+    let request = match read::read(&mut session, &mut client, task).await {
         None => {
             client.abort();
-            return Begun::Gone;
+            return Begun::Gone(Box::new(session));
         }
         Some(Ok(request)) if request.attached.is_empty() => Ok(request),
         Some(Ok(request)) => {
-            let caller = Caller::of(&request, &config.logging.request_headers);
+            let caller = Caller::of(&request, &session.config().logging.request_headers);
             // Few have attachments, and reading them takes much room.
-            match Box::pin(attach::attach(room, held, &mut client, request)).await {
+            match Box::pin(attach::attach(&session, &mut client, request)).await {
                 Some(request) => {
                     request.map_err(|(failure, method)| (failure, Box::new(Caller { method, ..caller })))
                 }
                 None => {
-                    story.refuse(caller);
+                    session.story.refuse(caller);
                     client.abort();
-                    return Begun::Gone;
+                    return Begun::Gone(Box::new(session));
                 }
             }
         }
@@ -65,26 +63,26 @@ pub(super) async fn begin(room: &Room, held: &Held, task: Rc<Task>, story: &mut 
     };
     match request {
         Ok(request) => {
-            story.tell(&request, config);
-            held.progress.name(request.user_id.as_deref(), request.request_id.as_deref());
-            answer(room, held, client, request, story)
+            session.story.tell(&request, &session.room.configure.config);
+            session.held.progress.name(request.user_id.as_deref(), request.request_id.as_deref());
+            answer(session, client, request)
         }
         Err((failure, caller)) => {
-            held.progress.name(None, caller.request_id.as_deref());
-            let request_id = caller.request_id.clone().unwrap_or_else(|| held.lease.to_string());
+            session.held.progress.name(None, caller.request_id.as_deref());
+            let request_id = caller.request_id.clone().unwrap_or_else(|| session.held.lease.to_string());
             let head_only = caller.method == Method::Head;
-            story.refuse(*caller);
+            session.story.refuse(*caller);
             let reply = Reply { request_id: &request_id, response_headers: &[], head_only };
-            refuse(client, &reply, &failure, story)
+            refuse(session, client, &reply, &failure)
         }
     }
 }
 
 /// A request that makes sense: a head alone, the word that there is no more, or a stream.
-fn answer(room: &Room, held: &Held, client: Client, mut request: ChatRequest, story: &mut Story) -> Begun {
+fn answer(session: Session, client: Client, mut request: ChatRequest) -> Begun {
     let request_id: Rc<str> = match &request.request_id {
         Some(request_id) => request_id.as_str().into(),
-        None => held.lease.to_string().into(),
+        None => session.held.lease.to_string().into(),
     };
     let head_only = request.method == Method::Head;
     let response_headers = std::mem::take(&mut request.response_headers);
@@ -92,26 +90,26 @@ fn answer(room: &Room, held: &Held, client: Client, mut request: ChatRequest, st
     let mut bytes = Vec::new();
     if head_only {
         reply.stream_head(&mut bytes);
-        return Begun::Whole(Box::new(Whole { client, bytes, told: Outcome::Answered }));
+        return Begun::Whole(Box::new(Whole { session, client, bytes, told: Outcome::Answered }));
     }
     if request.already_finished() {
         reply.no_content(&mut bytes);
-        return Begun::Whole(Box::new(Whole { client, bytes, told: Outcome::Answered }));
+        return Begun::Whole(Box::new(Whole { session, client, bytes, told: Outcome::Answered }));
     }
     let request = Rc::new(request);
-    match room.upstreams.ask(Rc::clone(&request), &request_id, held.lease) {
+    match session.room.upstreams.ask(Rc::clone(&request), &request_id, session.held.lease) {
         // From here on the request is the upstream's, who lets it go when the answer begins.
         Ok(upstream) => {
-            let stream = Stream::new(room, client, &request, request_id, response_headers, upstream);
+            let stream = Stream::new(session, client, &request, request_id, response_headers, upstream);
             Begun::Stream(Box::new(stream))
         }
-        Err(failure) => refuse(client, &reply, &failure, story),
+        Err(failure) => refuse(session, client, &reply, &failure),
     }
 }
 
-fn refuse(client: Client, reply: &Reply<'_>, failure: &Failure, story: &mut Story) -> Begun {
-    story.fail(failure);
+fn refuse(mut session: Session, client: Client, reply: &Reply<'_>, failure: &Failure) -> Begun {
+    session.story.fail(failure);
     let mut bytes = Vec::new();
     reply.error(&mut bytes, failure);
-    Begun::Whole(Box::new(Whole { client, bytes, told: Outcome::Refused }))
+    Begun::Whole(Box::new(Whole { session, client, bytes, told: Outcome::Refused }))
 }

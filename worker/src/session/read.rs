@@ -13,14 +13,11 @@ use handoff_shared::memfd;
 use handoff_shared::message::Handoff;
 use tokio::sync::Semaphore;
 
+use super::Session;
 use super::attach::cut;
-use super::leash;
-use super::story::Story;
 use crate::client::Client;
 use crate::failure::{Code, Failure};
 use crate::holdings::Task;
-use crate::inbox::Room;
-use crate::report::Held;
 use crate::request::{self, Caller, ChatRequest};
 
 /// Messages that are read in a thread at the same time: each takes a core and twice its size.
@@ -46,12 +43,11 @@ impl Default for Readers {
 
 /// Reads a message. None: the client has left meanwhile.
 pub(super) async fn read(
-    room: &Room,
-    held: &Held,
+    session: &mut Session,
     client: &mut Client,
     task: Rc<Task>,
-    story: &mut Story,
 ) -> Option<Result<ChatRequest, Refusal>> {
+    let room = Rc::clone(&session.room);
     let logged = &room.configure.config.logging.request_headers;
     let bytes = task.handoff.memfd_bytes.map_or(0, |bytes| bytes as usize);
     if bytes <= HANDOFF_BYTES_MAX {
@@ -70,10 +66,10 @@ pub(super) async fn read(
     tokio::select! {
         biased;
         () = poll_fn(|cx| client.poll_gone(cx)) => {
-            story.refuse(Caller::of_message(&task.handoff.inline.0, logged));
+            session.story.refuse(Caller::of_message(&task.handoff.inline.0, logged));
             None
         }
-        why = leash(room, held).pulled() => Some(Err(refused(cut(why)))),
+        why = session.leash().pulled() => Some(Err(refused(cut(why)))),
         read = reading => Some(read.unwrap_or_else(|_| {
             // Threads end only with this process.
             Err(refused(Failure::new(Code::ShuttingDown, "the server is restarting, please retry")))

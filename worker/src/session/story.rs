@@ -57,6 +57,10 @@ impl Story {
         }
     }
 
+    pub(super) fn received_at(&self) -> Instant {
+        self.received_at
+    }
+
     /// The request makes sense.
     pub(super) fn tell(&mut self, request: &ChatRequest, config: &Config) {
         let asked = Asked {

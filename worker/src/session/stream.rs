@@ -12,17 +12,14 @@ use handoff_config::backend::OnDisconnect;
 use handoff_shared::message::Outcome;
 
 use super::clock::{Clock, Due, Limits};
-use super::story::Story;
-use super::{leash, outcome_of};
+use super::{Session, outcome_of};
 use crate::alarm::Alarm;
 use crate::client::{Client, WriteError};
-use crate::cut::{Leash, Why};
+use crate::cut::Why;
 use crate::event::Event;
 use crate::failure::{Code, Failure};
 use crate::format::{self, Writer};
 use crate::head::Reply;
-use crate::inbox::Room;
-use crate::report::Held;
 use crate::request::ChatRequest;
 use crate::upstream::Answer;
 
@@ -49,9 +46,9 @@ const DRAIN_USAGE_MAX: Duration = Duration::from_secs(30);
 /// One stream on its way.
 #[derive(Debug)]
 pub(super) struct Stream {
+    session: Session,
     client: Client,
     upstream: Option<Answer>,
-    alarm: Alarm,
     clock: Clock,
     writer: Writer,
     /// What the site adds to the head, until that is written.
@@ -66,6 +63,8 @@ pub(super) struct Stream {
     content_begun: bool,
     /// Nobody has waited for anything yet, and so the client has not been looked after.
     is_fresh: bool,
+    /// What was written last was as much as is written at once.
+    is_full: bool,
 }
 
 /// What a stream waits for.
@@ -74,7 +73,7 @@ enum Next {
     Flush,
     /// The answer is complete.
     End,
-    Failed(Failure),
+    Failed(Box<Failure>),
     ClientGone,
     Due(Due),
     Cut(Why),
@@ -83,7 +82,7 @@ enum Next {
 /// Why a stream ends before its end.
 enum End {
     /// The client is told.
-    Failed(Failure),
+    Failed(Box<Failure>),
     /// There is nobody to tell.
     Lost(WriteError),
 }
@@ -96,14 +95,14 @@ impl From<WriteError> for End {
 
 impl Stream {
     pub(super) fn new(
-        room: &Room,
+        session: Session,
         mut client: Client,
         request: &ChatRequest,
         request_id: Rc<str>,
         response_headers: Vec<(String, String)>,
         upstream: Answer,
     ) -> Self {
-        let config = &room.configure.config;
+        let config = session.config();
         let timeouts = upstream.timeouts();
         if let Some(timeouts) = timeouts {
             client.write_timeout = timeouts.client_write;
@@ -125,68 +124,72 @@ impl Stream {
             model: upstream.model().to_owned(),
             created_secs,
         };
+        let linger = config.client.linger.max(linger_min);
         Self {
+            session,
             client,
             upstream: Some(upstream),
-            alarm: Alarm::default(),
             clock: Clock::new(Instant::now(), limits),
             writer: Writer::new(stream),
             response_headers,
-            linger: config.client.linger.max(linger_min),
+            linger,
             out: Vec::new(),
             events: 0,
             content_begun: false,
             is_fresh: true,
+            is_full: false,
         }
     }
 
+    /// What remains when all is said.
+    pub(super) fn into_session(self) -> Session {
+        self.session
+    }
+
     /// From the first event to the last.
-    pub(super) async fn run(&mut self, room: &Room, held: &Held, story: &mut Story) -> Outcome {
-        let outcome = match self.pump(room, held, story).await {
+    pub(super) async fn run(&mut self) -> Outcome {
+        let outcome = match self.pump().await {
             Ok(()) => Outcome::Complete,
             Err(End::Lost(error)) => outcome_of(&error),
-            Err(End::Failed(failure)) => Box::pin(self.fail(room, held, story, &failure)).await,
+            Err(End::Failed(failure)) => Box::pin(self.fail(&failure)).await,
         };
         if matches!(outcome, Outcome::ClientGone | Outcome::ClientTooSlow) {
             self.client.abort();
-            Box::pin(self.read_on(leash(room, held))).await;
+            Box::pin(self.read_on()).await;
         }
         // The upstream is let go before the client is waited for.
         if let Some(upstream) = self.upstream.take() {
-            story.answered(&upstream);
+            self.session.story.answered(&upstream);
         }
         if !matches!(outcome, Outcome::ClientGone | Outcome::ClientTooSlow) {
-            held.progress.ending();
+            self.session.held.progress.ending();
             // A short time for each, and room for few at a time.
-            Box::pin(self.client.finish(self.linger, leash(room, held))).await;
+            Box::pin(self.client.finish(self.linger, self.session.leash())).await;
         }
         outcome
     }
 
-    async fn pump(&mut self, room: &Room, held: &Held, story: &mut Story) -> Result<(), End> {
+    async fn pump(&mut self) -> Result<(), End> {
         loop {
-            match poll_fn(|cx| self.poll_next(cx, leash(room, held))).await {
+            match poll_fn(|cx| self.poll_next(cx)).await {
                 Next::End => {
                     self.writer.end(&mut self.out);
-                    return Ok(self.flush(room, held, story).await?);
+                    return Ok(self.flush().await?);
                 }
                 // A slow upstream: the client gets the head, and heartbeats from here on.
-                Next::Flush | Next::Due(Due::Head) => self.flush(room, held, story).await?,
+                Next::Flush | Next::Due(Due::Head) => self.flush().await?,
                 Next::Due(Due::Heartbeat) => self.writer.heartbeat(&mut self.out),
                 Next::ClientGone => return Err(End::Lost(WriteError::Gone)),
                 Next::Failed(failure) => return Err(End::Failed(failure)),
                 Next::Due(Due::End) => {
                     self.upstream.iter_mut().for_each(Answer::too_long);
-                    let failure = Failure::new(Code::StreamTooLong, "the answer took longer than allowed");
-                    return Err(End::Failed(failure));
+                    return Err(failed(Code::StreamTooLong, "the answer took longer than allowed"));
                 }
                 Next::Cut(Why::Canceled) => {
-                    let failure = Failure::new(Code::Canceled, "the answer was ended by the site's operator");
-                    return Err(End::Failed(failure));
+                    return Err(failed(Code::Canceled, "the answer was ended by the site's operator"));
                 }
                 Next::Cut(Why::Drain) => {
-                    let failure = Failure::new(Code::ShuttingDown, "the server is restarting, please retry");
-                    return Err(End::Failed(failure));
+                    return Err(failed(Code::ShuttingDown, "the server is restarting, please retry"));
                 }
             }
         }
@@ -194,42 +197,45 @@ impl Stream {
 
     /// What comes first: a full buffer, the drain's end, the client's end, events, time to write what the events before
     /// have left, time for something else.
-    fn poll_next(&mut self, cx: &mut Context<'_>, leash: Leash<'_>) -> Poll<Next> {
-        self.alarm.begin();
-        if let Poll::Ready(why) = leash.poll_pulled(cx) {
+    fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+        if let Poll::Ready(why) = self.session.leash().poll_pulled(cx) {
             return Poll::Ready(Next::Cut(why));
         }
+        if std::mem::take(&mut self.is_full) {
+            // An upstream that is always ready must not keep the others waiting.
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
+        }
+        let alarm = Alarm::begin();
         // A client that nobody had to wait for yet shows by the first write whether it is there.
         if !self.is_fresh && self.client.poll_gone(cx).is_ready() {
             return Poll::Ready(Next::ClientGone);
         }
-        if self.out.is_empty() && self.clock.is_over(self.alarm.now()) {
+        if self.out.is_empty() && self.clock.is_over(alarm.now()) {
             return Poll::Ready(Next::Due(Due::End));
         }
         while self.out.len() < WRITE_BYTES {
             let Some(upstream) = &mut self.upstream else { return Poll::Ready(Next::End) };
-            match upstream.poll_next(cx, &self.alarm) {
+            match upstream.poll_next(cx, &alarm) {
                 Poll::Ready(Some(Ok(event))) => self.add(&event),
-                Poll::Ready(Some(Err(failure))) => return Poll::Ready(Next::Failed(failure)),
+                Poll::Ready(Some(Err(failure))) => return Poll::Ready(Next::Failed(Box::new(failure))),
                 Poll::Ready(None) => return Poll::Ready(Next::End),
                 Poll::Pending if self.may_write() => return Poll::Ready(Next::Flush),
-                Poll::Pending => return self.wait(cx),
+                Poll::Pending => return self.wait(cx, &alarm),
             }
         }
         Poll::Ready(Next::Flush)
     }
 
     /// There is nothing to do until somebody wakes us.
-    fn wait(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
+    fn wait(&mut self, cx: &mut Context<'_>, alarm: &Alarm) -> Poll<Next> {
         if std::mem::take(&mut self.is_fresh) && self.client.poll_gone(cx).is_ready() {
             return Poll::Ready(Next::ClientGone);
         }
-        if let Poll::Ready(due) = self.clock.poll(&self.alarm) {
+        if let Poll::Ready(due) = self.clock.poll(alarm) {
             return Poll::Ready(Next::Due(due));
         }
-        if self.alarm.poll(cx).is_ready() {
-            cx.waker().wake_by_ref();
-        }
+        alarm.wanted().into_iter().for_each(|at| self.session.held.port.wake_by(cx, at));
         Poll::Pending
     }
 
@@ -249,27 +255,23 @@ impl Stream {
     }
 
     /// Head and first event are one write.
-    async fn flush(&mut self, room: &Room, held: &Held, story: &mut Story) -> Result<(), WriteError> {
+    async fn flush(&mut self) -> Result<(), WriteError> {
         if !self.clock.head_sent {
             self.put_head_first();
-            held.commit(self.writer.format()).await;
+            self.session.held.commit(self.writer.format()).await;
         }
-        let is_full = self.out.len() >= WRITE_BYTES;
+        self.is_full = self.out.len() >= WRITE_BYTES;
         let written = self.client.write_now(&self.out)?;
         if written < self.out.len() {
             // Few clients are that slow, and what it takes to wait for them is large.
-            Box::pin(self.client.write_slowly(&self.out[written..], leash(room, held))).await?;
+            Box::pin(self.client.write_slowly(&self.out[written..], self.session.leash())).await?;
         }
-        self.wrote(room, held, story);
-        if is_full {
-            // An upstream that is always ready must not keep the others waiting.
-            tokio::task::yield_now().await;
-        }
+        self.wrote();
         Ok(())
     }
 
     fn put_head_first(&mut self) {
-        self.clock.head_out(self.alarm.now());
+        self.clock.head_out(Instant::now());
         let events = std::mem::take(&mut self.out);
         let response_headers = std::mem::take(&mut self.response_headers);
         self.out.reserve(HEAD_BYTES + events.len());
@@ -278,16 +280,15 @@ impl Stream {
     }
 
     /// All that was to be written is.
-    fn wrote(&mut self, room: &Room, held: &Held, story: &mut Story) {
-        story.wrote(room, self.out.len(), self.events);
-        held.progress.wrote(self.out.len());
+    fn wrote(&mut self) {
+        self.session.wrote(self.out.len(), self.events);
         self.clock.wrote(Instant::now());
         self.out = Vec::new();
         self.events = 0;
     }
 
     /// Nobody listens any more: the answer is cancelled, or read on for what it costs, or to its end.
-    async fn read_on(&mut self, leash: Leash<'_>) {
+    async fn read_on(&mut self) {
         let Some(upstream) = &mut self.upstream else { return };
         let limit = match upstream.on_disconnect() {
             OnDisconnect::Cancel => return,
@@ -298,43 +299,41 @@ impl Stream {
         };
         let limit = [limit, self.clock.remaining()].into_iter().flatten().min();
         let until = limit.map(|limit| Instant::now() + limit);
-        let alarm = &mut self.alarm;
+        let session = &self.session;
         poll_fn(|cx| {
-            alarm.begin();
-            if leash.poll_pulled(cx).is_ready() {
+            let alarm = Alarm::begin();
+            if session.leash().poll_pulled(cx).is_ready() {
                 return Poll::Ready(());
             }
             loop {
                 if until.is_some_and(|until| alarm.poll_until(until).is_ready()) {
                     return Poll::Ready(());
                 }
-                match upstream.poll_next(cx, alarm) {
+                match upstream.poll_next(cx, &alarm) {
                     Poll::Ready(Some(Ok(_))) => {}
                     Poll::Ready(_) => return Poll::Ready(()),
                     Poll::Pending => break,
                 }
             }
-            if alarm.poll(cx).is_ready() {
-                cx.waker().wake_by_ref();
-            }
+            alarm.wanted().into_iter().for_each(|at| session.held.port.wake_by(cx, at));
             Poll::Pending
         })
         .await;
     }
 
     /// Tells the client: with a status where nothing has begun, else with one last event.
-    async fn fail(&mut self, room: &Room, held: &Held, story: &mut Story, failure: &Failure) -> Outcome {
-        story.fail(failure);
+    async fn fail(&mut self, failure: &Failure) -> Outcome {
+        self.session.story.fail(failure);
         let outcome = outcome_of_failure(failure.code);
         let told = if self.content_begun || self.clock.head_sent {
             self.writer.error(&mut self.out, failure);
-            self.flush(room, held, story).await
+            self.flush().await
         } else {
             self.out.clear();
             reply(self.writer.request_id(), &self.response_headers).error(&mut self.out, failure);
-            held.commit(self.writer.format()).await;
-            let written = self.client.write(&self.out, leash(room, held)).await;
-            written.map(|()| self.wrote(room, held, story))
+            self.session.held.commit(self.writer.format()).await;
+            let written = self.client.write(&self.out, self.session.leash()).await;
+            written.map(|()| self.wrote())
         };
         match told {
             Ok(()) => outcome,
@@ -345,6 +344,10 @@ impl Stream {
 
 fn reply<'a>(request_id: &'a str, response_headers: &'a [(String, String)]) -> Reply<'a> {
     Reply { request_id, response_headers, head_only: false }
+}
+
+fn failed(code: Code, message: &'static str) -> End {
+    End::Failed(Box::new(Failure::new(code, message)))
 }
 
 fn outcome_of_failure(code: Code) -> Outcome {
