@@ -3,40 +3,40 @@
 //!
 //! Never: waits: the session's port does ([`Port::wake_by`](crate::poller::Port::wake_by)).
 
+use crate::moment::Moment;
 use std::cell::Cell;
 use std::task::Poll;
-use std::time::Instant;
 
 /// When a session looks again at the latest.
 #[derive(Debug)]
 pub(crate) struct Alarm {
-    now: Instant,
-    wanted: Cell<Option<Instant>>,
+    now: Moment,
+    wanted: Cell<Option<Moment>>,
 }
 
 impl Alarm {
     /// A round that begins now: everybody is asked anew, and says anew how long he can wait.
     pub(crate) fn begin() -> Self {
-        Self::at(Instant::now())
+        Self::at(Moment::now())
     }
 
     /// A round at this time.
-    pub(crate) fn at(now: Instant) -> Self {
+    pub(crate) fn at(now: Moment) -> Self {
         Self { now, wanted: Cell::new(None) }
     }
 
     /// The time of this round.
-    pub(crate) fn now(&self) -> Instant {
+    pub(crate) fn now(&self) -> Moment {
         self.now
     }
 
     /// The earliest time that somebody wants to be asked again.
-    pub(crate) fn wanted(&self) -> Option<Instant> {
+    pub(crate) fn wanted(&self) -> Option<Moment> {
         self.wanted.get()
     }
 
     /// As a wait: ready when the time has come.
-    pub(crate) fn poll_until(&self, at: Instant) -> Poll<()> {
+    pub(crate) fn poll_until(&self, at: Moment) -> Poll<()> {
         if at <= self.now {
             return Poll::Ready(());
         }
@@ -53,7 +53,7 @@ mod tests {
 
     #[test]
     fn the_earliest_time_is_wanted_and_what_has_come_is_ready() {
-        let now = Instant::now();
+        let now = Moment::now();
         let alarm = Alarm::at(now);
         assert_eq!((alarm.poll_until(now), alarm.wanted()), (Poll::Ready(()), None));
         for seconds in [60, 1, 5] {

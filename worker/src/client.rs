@@ -17,11 +17,12 @@ use rustix::event::epoll::EventFlags;
 use tokio::time::timeout;
 
 use crate::cut::{Leash, Why};
+use crate::moment::{Millis, Moment};
 use crate::poller::Port;
 use crate::timers::Tick;
 
 /// Request bytes that are read away for one client: a pipelined request, the rest of a body.
-const DISCARDED_BYTES_MAX: usize = 1024 * 1024;
+const DISCARDED_BYTES_MAX: u32 = 1024 * 1024;
 
 /// How often within `write_timeout` it is asked whether the client has taken anything.
 const LOOKS_PER_WRITE_TIMEOUT: u32 = 4;
@@ -42,8 +43,8 @@ const RESET: EventFlags = EventFlags::HUP.union(EventFlags::ERR);
 pub(crate) struct Client {
     port: Rc<Port>,
     half_close: HalfClose,
-    pub(crate) write_timeout: Duration,
-    discarded_bytes: usize,
+    write_timeout: Millis,
+    discarded_bytes: u32,
     /// It has sent its FIN, which does not count as leaving.
     has_half_closed: bool,
     writes: Writes,
@@ -76,7 +77,13 @@ impl Client {
     /// Takes a client over.
     pub(crate) fn new(port: Rc<Port>, half_close: HalfClose, write_timeout: Duration) -> Self {
         let (discarded_bytes, has_half_closed, writes) = (0, false, Writes::None);
+        let write_timeout = write_timeout.into();
         Self { port, half_close, write_timeout, discarded_bytes, has_half_closed, writes }
+    }
+
+    /// How long it may take no byte.
+    pub(crate) fn wait_for(&mut self, write_timeout: Duration) {
+        self.write_timeout = write_timeout.into();
     }
 
     /// Writes all of it. Each byte of progress starts `write_timeout` again.
@@ -138,7 +145,7 @@ impl Client {
             match recv(self.port.as_fd().as_raw_fd(), &mut scratch, MsgFlags::MSG_DONTWAIT) {
                 Ok(0) if self.half_close == HalfClose::Gone => return Poll::Ready(()),
                 Ok(0) => self.has_half_closed = true,
-                Ok(bytes) => self.discarded_bytes += bytes,
+                Ok(bytes) => self.discarded_bytes += u32::try_from(bytes).unwrap_or(DISCARDED_BYTES_MAX),
                 Err(Errno::EAGAIN) => return Poll::Pending,
                 Err(Errno::EINTR) => {}
                 Err(_) => return Poll::Ready(()),
@@ -175,7 +182,7 @@ impl Client {
             if self.port.is_watched() {
                 break;
             }
-            let look = Tick::after(Instant::now() + pause).time().min(deadline);
+            let look = Tick::after(Moment::now() + pause).time().instant().min(deadline);
             tokio::time::sleep_until(look.into()).await;
             if self.read_away().is_ready() || look == deadline || !self.reads() {
                 return;
@@ -206,7 +213,7 @@ impl Client {
     /// Waits for room in the socket's buffer. The kernel reports it only when a large part is free, which takes
     /// a slow reader long: as long as the buffer empties at all, the client is waited for.
     async fn wait_writable(&mut self, leash: Leash<'_>) -> Result<(), WriteError> {
-        let patience = self.write_timeout / LOOKS_PER_WRITE_TIMEOUT;
+        let patience = self.write_timeout.duration() / LOOKS_PER_WRITE_TIMEOUT;
         let mut unsent = fdpass::unsent_bytes(self.port.as_fd());
         let mut looks_left = LOOKS_PER_WRITE_TIMEOUT;
         while looks_left > 0 {

@@ -3,10 +3,10 @@
 //!
 //! Never: waits for more than last words.
 
+use crate::moment::Moment;
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
-use std::time::Instant;
 
 use handoff_shared::limits::LAST_WORDS;
 
@@ -15,13 +15,13 @@ use crate::poller::Port;
 
 /// It comes once. Whoever lets it fall wakes those whom it concerns.
 #[derive(Debug, Default)]
-pub(crate) struct Cut(Cell<Option<Instant>>);
+pub(crate) struct Cut(Cell<Option<Moment>>);
 
 impl Cut {
     /// Now; the first one counts.
     pub(crate) fn fall(&self) {
         if !self.has_fallen() {
-            self.0.set(Some(Instant::now()));
+            self.0.set(Some(Moment::now()));
         }
     }
 
@@ -67,13 +67,13 @@ impl Leash<'_> {
     pub(crate) async fn silence(self) -> Why {
         let why = self.pulled().await;
         if let Some((_, at)) = self.fallen() {
-            tokio::time::sleep_until((at + LAST_WORDS).into()).await;
+            tokio::time::sleep_until((at + LAST_WORDS).instant().into()).await;
         }
         why
     }
 
     /// The first of the two.
-    fn fallen(self) -> Option<(Why, Instant)> {
+    fn fallen(self) -> Option<(Why, Moment)> {
         let own = self.own.0.get().map(|at| (Why::Canceled, at));
         let drain = self.drain.cut.0.get().map(|at| (Why::Drain, at));
         own.into_iter().chain(drain).min_by_key(|(_, at)| *at)

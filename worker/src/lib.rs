@@ -23,6 +23,7 @@ pub mod head;
 mod holdings;
 mod inbox;
 mod json;
+mod moment;
 pub mod opened;
 mod poller;
 mod progress;

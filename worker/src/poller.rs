@@ -14,7 +14,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
 use std::task::{Context, Poll, Waker, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use handoff_shared::fdpass::Watched;
 use rustix::event::Timespec;
@@ -22,6 +22,7 @@ use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use tokio::io::Interest;
 use tokio::time::Sleep;
 
+use crate::moment::Moment;
 use crate::timers::{Tick, Timers};
 
 /// Taken from the kernel at once.
@@ -45,7 +46,7 @@ pub(crate) struct Port {
     is_watched: Cell<bool>,
     ready: Cell<EventFlags>,
     /// The tick at which it is called.
-    called_at: Cell<Option<Tick>>,
+    called_at: Cell<Tick>,
     waker: RefCell<Option<Waker>>,
 }
 
@@ -67,7 +68,7 @@ impl Poller {
             poller: Rc::clone(self),
             is_watched: Cell::new(false),
             ready: Cell::new(EventFlags::empty()),
-            called_at: Cell::new(None),
+            called_at: Cell::new(Tick::NEVER),
             waker: RefCell::default(),
         });
         let mut ports = self.ports.borrow_mut();
@@ -93,7 +94,7 @@ impl Poller {
 
     fn poll_time(&self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) {
         loop {
-            let now = Instant::now();
+            let now = Moment::now();
             while let Some((tick, places)) = self.timers.borrow_mut().pop(now) {
                 let ports = self.ports.borrow();
                 let called = places.into_iter().filter_map(|place| ports.get(place as usize)?.upgrade());
@@ -148,19 +149,19 @@ impl Port {
     }
 
     /// The session is woken at this time, or up to a tick later; also once too early, where it has wanted that before.
-    pub(crate) fn wake_by(&self, cx: &mut Context<'_>, at: Instant) {
+    pub(crate) fn wake_by(&self, cx: &mut Context<'_>, at: Moment) {
         self.wake_me(cx);
         let tick = Tick::after(at);
-        if self.called_at.get().is_none_or(|called_at| tick < called_at) {
-            self.called_at.set(Some(tick));
+        if tick < self.called_at.get() {
+            self.called_at.set(tick);
             self.poller.timers.borrow_mut().add(tick, place(&self.fd));
         }
     }
 
     fn called(&self, tick: Tick) {
         // Otherwise it was meant for whoever had this place before, or for an earlier mind of ours.
-        if self.called_at.get() == Some(tick) {
-            self.called_at.set(None);
+        if self.called_at.get() == tick {
+            self.called_at.set(Tick::NEVER);
             self.wake();
         }
     }

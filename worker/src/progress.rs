@@ -1,8 +1,8 @@
 //! How far each session is, for an operator who asks. In: what happens to it. Out: a line about it.
 //! Never: keeps what was asked or answered.
 
+use crate::moment::Moment;
 use std::cell::{Cell, RefCell};
-use std::time::Instant;
 
 use handoff_shared::ids::LeaseId;
 use handoff_shared::limits::SHOWN_CHARS_MAX;
@@ -13,7 +13,7 @@ use crate::cut::Cut;
 /// One session, shared by those who serve it and those who show it.
 #[derive(Debug)]
 pub(crate) struct Progress {
-    began_at: Instant,
+    began_at: Moment,
     phase: Cell<Phase>,
     bytes: Cell<u64>,
     names: RefCell<Option<Box<Names>>>,
@@ -32,7 +32,7 @@ struct Names {
 impl Progress {
     pub(crate) fn new(phase: Phase) -> Self {
         Self {
-            began_at: Instant::now(),
+            began_at: Moment::now(),
             phase: Cell::new(phase),
             bytes: Cell::new(0),
             names: RefCell::default(),

@@ -74,7 +74,7 @@ pub(crate) fn serve(
     task: Rc<Task>,
     received_at: Instant,
 ) -> impl Future<Output = ()> {
-    let story = Story::new(held.lease, received_at);
+    let story = Story::new(held.lease, received_at.into());
     // What the future has from the start it has to the end: so that is a pointer.
     let begun = Box::pin(begin::begin(Session { room, held, story }, task));
     async move {

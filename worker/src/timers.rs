@@ -9,42 +9,37 @@
 
 use std::collections::BTreeMap;
 use std::pin::Pin;
-use std::sync::LazyLock;
 use std::task::{Context, Poll, Waker};
-use std::time::{Duration, Instant};
+
+use crate::moment::Moment;
 
 use tokio::time::Sleep;
 
 /// So much later than asked for somebody is woken at most.
-const TICK: Duration = Duration::from_millis(5);
+const TICK_NANOS: u64 = 5_000_000;
 
 /// A number of ticks since the first time that anybody looked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Tick(u64);
 
 impl Tick {
+    /// Not in this life.
+    pub(crate) const NEVER: Self = Self(u64::MAX);
+
     /// The first one that is not before this moment.
-    pub(crate) fn after(at: Instant) -> Self {
-        let since = at.saturating_duration_since(began_at()).as_nanos();
-        Self(u64::try_from(since.div_ceil(TICK.as_nanos())).unwrap_or(u64::MAX))
+    pub(crate) fn after(at: Moment) -> Self {
+        Self(at.nanos().div_ceil(TICK_NANOS))
     }
 
     /// The last one that is not behind this moment.
-    fn before(at: Instant) -> Self {
-        let since = at.saturating_duration_since(began_at()).as_nanos();
-        Self(u64::try_from(since / TICK.as_nanos()).unwrap_or(u64::MAX))
+    fn before(at: Moment) -> Self {
+        Self(at.nanos() / TICK_NANOS)
     }
 
     /// When it is.
-    pub(crate) fn time(self) -> Instant {
-        let nanos = u64::try_from(TICK.as_nanos()).unwrap_or(0).saturating_mul(self.0);
-        began_at() + Duration::from_nanos(nanos)
+    pub(crate) fn time(self) -> Moment {
+        Moment::from_nanos(self.0.saturating_mul(TICK_NANOS))
     }
-}
-
-fn began_at() -> Instant {
-    static BEGAN_AT: LazyLock<Instant> = LazyLock::new(Instant::now);
-    *BEGAN_AT
 }
 
 /// Places by the tick at which they are woken. Who has changed his mind, or has gone, is still called.
@@ -68,23 +63,19 @@ impl Timers {
     }
 
     /// The places of the earliest tick that has come.
-    pub(crate) fn pop(&mut self, now: Instant) -> Option<(Tick, Vec<u32>)> {
+    pub(crate) fn pop(&mut self, now: Moment) -> Option<(Tick, Vec<u32>)> {
         let first = self.due.first_entry().filter(|first| *first.key() <= Tick::before(now))?;
         Some(first.remove_entry())
     }
 
     /// Waits for the next tick. Ready when it has come already.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, sleep: Pin<&mut Sleep>) -> Poll<()> {
-        let next = self.due.first_key_value().map_or(Tick(u64::MAX), |(tick, _)| *tick);
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<()> {
+        let next = self.due.first_key_value().map_or(Tick::NEVER, |(tick, _)| *tick);
         self.sleeps = Some((next, cx.waker().clone()));
-        if next == Tick(u64::MAX) {
+        if next == Tick::NEVER {
             return Poll::Pending;
         }
-        self.poll_until(next, cx, sleep)
-    }
-
-    fn poll_until(&self, tick: Tick, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) -> Poll<()> {
-        let at = tokio::time::Instant::from_std(tick.time());
+        let at = tokio::time::Instant::from_std(next.time().instant());
         if sleep.deadline() != at {
             sleep.as_mut().reset(at);
         }
@@ -94,22 +85,24 @@ impl Timers {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     #[test]
     fn ticks_are_shared_and_never_early() {
-        let now = Instant::now();
+        let now = Moment::now();
         for micros in 0..20_000 {
             let at = now + Duration::from_micros(micros);
             let tick = Tick::after(at);
-            assert!(tick.time() >= at && tick.time() < at + TICK);
+            assert!(tick.time() >= at && tick.time() < at + Duration::from_nanos(TICK_NANOS));
             assert_eq!((Tick::after(tick.time()), Tick::before(tick.time())), (tick, tick));
         }
     }
 
     #[test]
     fn places_come_in_the_order_of_their_ticks_and_none_before_its_own() {
-        let now = Tick::after(Instant::now());
+        let now = Tick::after(Moment::now());
         let mut timers = Timers::default();
         for (later, place) in [(9, 1), (2, 2), (9, 3), (0, 4)] {
             timers.add(Tick(now.0 + later), place);

@@ -2,7 +2,9 @@
 //! Never: waits by itself: the session's alarm does.
 
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::moment::{Millis, Moment};
 
 use crate::alarm::Alarm;
 
@@ -20,10 +22,10 @@ pub(super) enum Due {
 /// The times that matter to one stream.
 #[derive(Debug)]
 pub(super) struct Clock {
-    pub(super) limits: Limits,
-    began_at: Instant,
-    /// The last write to the client.
-    wrote_at: Instant,
+    /// When the client has heard nothing for too long.
+    silent_at: Moment,
+    ends_at: Option<Moment>,
+    heartbeat: Millis,
     pub(super) head_sent: bool,
 }
 
@@ -36,28 +38,34 @@ pub(super) struct Limits {
 }
 
 impl Clock {
-    pub(super) fn new(now: Instant, limits: Limits) -> Self {
-        Self { limits, began_at: now, wrote_at: now, head_sent: false }
+    pub(super) fn new(now: Moment, limits: Limits) -> Self {
+        Self {
+            silent_at: now + limits.commit_after,
+            ends_at: limits.total.map(|total| now + total),
+            heartbeat: limits.heartbeat.into(),
+            head_sent: false,
+        }
     }
 
     /// The head goes out: from now on silence means a heartbeat, which may be due earlier than the head was.
-    pub(super) fn head_out(&mut self, now: Instant) {
+    pub(super) fn head_out(&mut self, now: Moment) {
         self.head_sent = true;
-        self.wrote_at = now;
+        self.wrote(now);
     }
 
-    pub(super) fn wrote(&mut self, now: Instant) {
-        self.wrote_at = now;
+    /// Something has gone out, and so has the head.
+    pub(super) fn wrote(&mut self, now: Moment) {
+        self.silent_at = now + self.heartbeat;
     }
 
     /// What is left of the time for the whole stream.
     pub(super) fn remaining(&self) -> Option<Duration> {
-        self.limits.total.map(|total| total.saturating_sub(self.began_at.elapsed()))
+        self.ends_at.map(|ends_at| ends_at - Moment::now())
     }
 
     /// The stream has taken too long. For streams so busy that nobody polls.
-    pub(super) fn is_over(&self, now: Instant) -> bool {
-        self.limits.total.is_some_and(|total| now.duration_since(self.began_at) >= total)
+    pub(super) fn is_over(&self, now: Moment) -> bool {
+        self.ends_at.is_some_and(|ends_at| ends_at <= now)
     }
 
     /// Ready with what is due now.
@@ -66,13 +74,9 @@ impl Clock {
         alarm.poll_until(at).map(|()| due)
     }
 
-    fn next(&self) -> (Instant, Due) {
-        let Limits { commit_after, heartbeat, total } = self.limits;
-        let silence = match self.head_sent {
-            true => (self.wrote_at + heartbeat, Due::Heartbeat),
-            false => (self.began_at + commit_after, Due::Head),
-        };
-        let end = total.map(|total| (self.began_at + total, Due::End));
+    fn next(&self) -> (Moment, Due) {
+        let silence = (self.silent_at, if self.head_sent { Due::Heartbeat } else { Due::Head });
+        let end = self.ends_at.map(|ends_at| (ends_at, Due::End));
         end.filter(|(at, _)| *at <= silence.0).unwrap_or(silence)
     }
 }
@@ -81,37 +85,38 @@ impl Clock {
 mod tests {
     use super::*;
 
-    fn clock(now: Instant) -> Clock {
-        let second = Duration::from_secs(1);
-        let limits = Limits { commit_after: second, heartbeat: 3 * second, total: None };
-        Clock::new(now, limits)
-    }
+    const SECOND: Duration = Duration::from_secs(1);
+    const LIMITS: Limits = Limits { commit_after: SECOND, heartbeat: Duration::from_secs(3), total: None };
 
     #[test]
     fn silence_before_the_head_ends_with_the_head_and_after_it_with_a_heartbeat() {
-        let now = Instant::now();
-        let mut clock = clock(now);
-        assert_eq!(clock.next(), (now + Duration::from_secs(1), Due::Head));
+        let now = Moment::now();
+        let mut clock = Clock::new(now, LIMITS);
+        assert_eq!(clock.next(), (now + SECOND, Due::Head));
         clock.head_out(now);
-        assert_eq!(clock.next(), (now + Duration::from_secs(3), Due::Heartbeat));
+        assert_eq!(clock.next(), (now + 3 * SECOND, Due::Heartbeat));
+        clock.wrote(now + SECOND);
+        assert_eq!(clock.next(), (now + 4 * SECOND, Due::Heartbeat));
     }
 
     #[test]
     fn a_heartbeat_is_due_in_time_also_when_the_head_would_have_been_later() {
-        let now = Instant::now();
-        let mut clock = clock(now);
-        clock.limits.heartbeat = Duration::from_millis(1);
+        let now = Moment::now();
+        let heartbeat = Duration::from_millis(1);
+        let mut clock = Clock::new(now, Limits { heartbeat, ..LIMITS });
         clock.head_out(now);
-        assert_eq!(clock.next(), (now + Duration::from_millis(1), Due::Heartbeat));
+        assert_eq!(clock.next(), (now + heartbeat, Due::Heartbeat));
         assert_eq!(clock.poll(&Alarm::at(now)), Poll::Pending);
-        assert_eq!(clock.poll(&Alarm::at(now + Duration::from_millis(1))), Poll::Ready(Due::Heartbeat));
+        assert_eq!(clock.poll(&Alarm::at(now + heartbeat)), Poll::Ready(Due::Heartbeat));
     }
 
     #[test]
     fn a_long_stream_ends_at_its_limit_however_busy_it_is() {
-        let now = Instant::now();
-        let mut clock = clock(now);
-        clock.limits.total = Some(Duration::from_millis(500));
-        assert_eq!(clock.next(), (now + Duration::from_millis(500), Due::End));
+        let now = Moment::now();
+        let total = Duration::from_millis(500);
+        let mut clock = Clock::new(now, Limits { total: Some(total), ..LIMITS });
+        assert_eq!(clock.next(), (now + total, Due::End));
+        clock.head_out(now + total);
+        assert!(clock.is_over(now + total) && !clock.is_over(now));
     }
 }

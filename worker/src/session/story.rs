@@ -1,6 +1,6 @@
 //! What the log says about a session: one line, with everything but what was asked and answered.
 
-use std::time::Instant;
+use crate::moment::Moment;
 
 use handoff_config::Config;
 use handoff_shared::ids::LeaseId;
@@ -15,8 +15,8 @@ use crate::upstream::{Answer, Tokens};
 #[derive(Debug)]
 pub(super) struct Story {
     lease: LeaseId,
-    received_at: Instant,
-    first_byte_at: Option<Instant>,
+    received_at: Moment,
+    first_byte_at: Option<Moment>,
     events: u64,
     bytes: u64,
     asked: Option<Box<Asked>>,
@@ -44,7 +44,7 @@ struct Answered {
 }
 
 impl Story {
-    pub(super) fn new(lease: LeaseId, received_at: Instant) -> Self {
+    pub(super) fn new(lease: LeaseId, received_at: Moment) -> Self {
         Self {
             lease,
             received_at,
@@ -57,7 +57,7 @@ impl Story {
         }
     }
 
-    pub(super) fn received_at(&self) -> Instant {
+    pub(super) fn received_at(&self) -> Moment {
         self.received_at
     }
 
@@ -96,7 +96,7 @@ impl Story {
 
     /// Bytes have gone out, or were tried.
     pub(super) fn wrote(&mut self, room: &Room, bytes: usize, events: u64) {
-        self.first_byte_at.get_or_insert_with(Instant::now);
+        self.first_byte_at.get_or_insert_with(Moment::now);
         self.bytes += bytes as u64;
         self.events += events;
         let mut counts = room.counts.borrow_mut();

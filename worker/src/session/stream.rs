@@ -6,7 +6,9 @@
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use crate::moment::{Millis, Moment};
 
 use handoff_config::backend::OnDisconnect;
 use handoff_shared::message::Outcome;
@@ -52,13 +54,13 @@ pub(super) struct Stream {
     clock: Clock,
     writer: Writer,
     /// What the site adds to the head, until that is written.
-    response_headers: Vec<(String, String)>,
+    response_headers: Box<[(String, String)]>,
     /// How long the client is waited for at the end.
-    linger: Duration,
+    linger: Millis,
     /// What is to be written. Between events it has no memory.
     out: Vec<u8>,
     /// Events in `out`.
-    events: u64,
+    events: u32,
     /// The answer has begun: an error comes as an event from here on.
     content_begun: bool,
     /// Nobody has waited for anything yet, and so the client has not been looked after.
@@ -105,7 +107,7 @@ impl Stream {
         let config = session.config();
         let timeouts = upstream.timeouts();
         if let Some(timeouts) = timeouts {
-            client.write_timeout = timeouts.client_write;
+            client.wait_for(timeouts.client_write);
         }
         let silence_max = if request.is_relayed() { RELAY_SILENCE_MAX } else { Duration::MAX };
         let linger_min = if request.is_relayed() { RELAY_LINGER_MIN } else { Duration::ZERO };
@@ -124,14 +126,14 @@ impl Stream {
             model: upstream.model().to_owned(),
             created_secs,
         };
-        let linger = config.client.linger.max(linger_min);
+        let linger = config.client.linger.max(linger_min).into();
         Self {
             session,
             client,
             upstream: Some(upstream),
-            clock: Clock::new(Instant::now(), limits),
+            clock: Clock::new(Moment::now(), limits),
             writer: Writer::new(stream),
-            response_headers,
+            response_headers: response_headers.into(),
             linger,
             out: Vec::new(),
             events: 0,
@@ -164,7 +166,7 @@ impl Stream {
         if !matches!(outcome, Outcome::ClientGone | Outcome::ClientTooSlow) {
             self.session.held.progress.ending();
             // A short time for each, and room for few at a time.
-            Box::pin(self.client.finish(self.linger, self.session.leash())).await;
+            Box::pin(self.client.finish(self.linger.duration(), self.session.leash())).await;
         }
         outcome
     }
@@ -251,7 +253,7 @@ impl Stream {
         }
         let before = self.out.len();
         self.writer.event(&mut self.out, event);
-        self.events += u64::from(self.out.len() > before);
+        self.events += u32::from(self.out.len() > before);
     }
 
     /// Head and first event are one write.
@@ -271,7 +273,7 @@ impl Stream {
     }
 
     fn put_head_first(&mut self) {
-        self.clock.head_out(Instant::now());
+        self.clock.head_out(Moment::now());
         let events = std::mem::take(&mut self.out);
         let response_headers = std::mem::take(&mut self.response_headers);
         self.out.reserve(HEAD_BYTES + events.len());
@@ -281,8 +283,8 @@ impl Stream {
 
     /// All that was to be written is.
     fn wrote(&mut self) {
-        self.session.wrote(self.out.len(), self.events);
-        self.clock.wrote(Instant::now());
+        self.session.wrote(self.out.len(), self.events.into());
+        self.clock.wrote(Moment::now());
         self.out = Vec::new();
         self.events = 0;
     }
@@ -298,7 +300,7 @@ impl Stream {
             OnDisconnect::Continue => None,
         };
         let limit = [limit, self.clock.remaining()].into_iter().flatten().min();
-        let until = limit.map(|limit| Instant::now() + limit);
+        let until = limit.map(|limit| Moment::now() + limit);
         let session = &self.session;
         poll_fn(|cx| {
             let alarm = Alarm::begin();

@@ -8,7 +8,9 @@ use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::moment::Moment;
 
 use handoff_config::backend::{OnDisconnect, Timeouts};
 use handoff_shared::metric::{
@@ -44,14 +46,14 @@ pub(crate) struct Answer {
     repeated: u8,
     attempts: u32,
     /// The last of them.
-    attempted_at: Instant,
+    attempted_at: Moment,
     /// Events that wait to be taken.
     ready: VecDeque<Event>,
     /// Bytes among them that have no meaning yet.
     held_bytes: usize,
     /// Something that means something has gone out, or nobody waits for it: from here on there is no other attempt.
     has_begun: bool,
-    asked_at: Instant,
+    asked_at: Moment,
     tokens: Tokens,
     /// What comes after the last event.
     failure: Option<Box<Failure>>,
@@ -84,7 +86,7 @@ enum State {
     /// The first backend is asked next.
     Due,
     Asking(Box<Attempt>),
-    Waiting(Instant),
+    Waiting(Moment),
     Over,
 }
 
@@ -112,11 +114,11 @@ impl Answer {
             state: State::Over,
             repeated: 0,
             attempts: 0,
-            attempted_at: Instant::now(),
+            attempted_at: Moment::now(),
             ready: VecDeque::new(),
             held_bytes: 0,
             has_begun: false,
-            asked_at: Instant::now(),
+            asked_at: Moment::now(),
             tokens: Tokens::default(),
             failure: None,
         };
@@ -227,7 +229,7 @@ impl Answer {
             self.state = State::Over;
             return;
         };
-        let now = Instant::now();
+        let now = Moment::now();
         if let Some(resting) = choice.backend.resting(&choice.model, now)
             && (self.backends.len() > 1 || resting.insistence == Insistence::Must)
         {
@@ -249,7 +251,7 @@ impl Answer {
         let Some(choice) = self.backends.front() else { return };
         let backend = Rc::clone(&choice.backend);
         let timeouts = self.question.timeouts.as_deref().copied().unwrap_or_default();
-        let span = Span { began: self.attempted_at, failed: Instant::now() };
+        let span = Span { began: self.attempted_at, failed: Moment::now() };
         let model = choice.model.clone();
         let cooldown = backend.failed(trouble, &model, &timeouts, span);
         self.count(|counts| {
@@ -307,7 +309,7 @@ impl Answer {
         self.tokens = Tokens::default();
         self.state = match wait.is_zero() {
             true => State::Due,
-            false => State::Waiting(Instant::now() + wait),
+            false => State::Waiting(Moment::now() + wait),
         };
     }
 

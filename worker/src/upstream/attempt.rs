@@ -9,7 +9,9 @@ use std::pin::Pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::moment::Moment;
 
 use handoff_shared::metric::FailureReason;
 use http::Response;
@@ -110,7 +112,7 @@ impl Attempt {
     ) -> Result<Self, Trouble> {
         let config = &backend.config;
         let wishes = Wishes::of(request);
-        let now = Instant::now();
+        let now = Moment::now();
         let timeouts = request.timeouts.lower(config.timeouts);
         let mut watch = Watch::new((&timeouts).into(), now);
         let event_bytes_max = config.event_bytes_max.get() as usize;
@@ -209,7 +211,7 @@ impl Attempt {
     fn mocked(
         &mut self,
         step: Option<Result<Event, crate::failure::Failure>>,
-        now: Instant,
+        now: Moment,
         events: &mut VecDeque<Event>,
     ) -> Result<Progress, Trouble> {
         match step {
@@ -284,7 +286,7 @@ impl Streaming {
     fn poll(
         &mut self,
         cx: &mut Context<'_>,
-        now: Instant,
+        now: Moment,
         watch: &mut Watch,
         events: &mut VecDeque<Event>,
     ) -> Poll<Result<Progress, Trouble>> {
@@ -327,7 +329,7 @@ impl Streaming {
     /// All events that are whole. Whether the last one is among them.
     fn read(
         &mut self,
-        now: Instant,
+        now: Moment,
         watch: &mut Watch,
         events: &mut VecDeque<Event>,
     ) -> Result<bool, Trouble> {
@@ -343,7 +345,7 @@ impl Streaming {
     fn ended(
         &mut self,
         broken: Option<String>,
-        now: Instant,
+        now: Moment,
         watch: &mut Watch,
         events: &mut VecDeque<Event>,
     ) -> Result<Progress, Trouble> {

@@ -8,7 +8,9 @@ use std::hash::{BuildHasher, Hasher, RandomState};
 use std::mem::discriminant;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::moment::Moment;
 
 use handoff_config::backend::{Api, Backend as Config, Dialect, Kind, Mock, Secret};
 use handoff_shared::message::Cooldown;
@@ -123,7 +125,7 @@ impl Backend {
     }
 
     /// Until when it is left alone with this model.
-    pub(super) fn resting(&self, model: &str, now: Instant) -> Option<Resting> {
+    pub(super) fn resting(&self, model: &str, now: Moment) -> Option<Resting> {
         self.rest.borrow().of(model, now)
     }
 
@@ -170,7 +172,7 @@ impl Backend {
     }
 
     /// Another worker has met it.
-    pub(super) fn told(&self, cooldown: &Cooldown, now: Instant) {
+    pub(super) fn told(&self, cooldown: &Cooldown, now: Moment) {
         if cooldown.account == self.account {
             let insistence = if cooldown.must { Insistence::Must } else { Insistence::Rather };
             let lasts = Duration::from_millis(cooldown.remaining_ms);
@@ -189,7 +191,7 @@ impl Backend {
 
     /// Whether an answer is asked for again, and where; takes what it costs.
     pub(super) fn next(&self, trouble: &Trouble, model: &str, repeated: u8, others: bool) -> Next {
-        let (budget, now) = (self.budget.get(), Instant::now());
+        let (budget, now) = (self.budget.get(), Moment::now());
         let resting = self.resting(model, now);
         let left = Left {
             repeated,

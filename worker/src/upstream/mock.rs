@@ -4,7 +4,9 @@
 
 use std::num::NonZeroU32;
 use std::task::{Context, Poll, ready};
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::moment::Moment;
 
 use handoff_config::backend::Mock;
 
@@ -186,7 +188,7 @@ pub(super) struct Playing {
     steps: Answer,
     /// For the next step, whose time this is. A wake-up that comes late delays one step, and not all that follow.
     is_waiting: bool,
-    due_at: Instant,
+    due_at: Moment,
     /// Steps that came together so far.
     together: u32,
 }
@@ -196,7 +198,7 @@ impl Playing {
         Self {
             steps: Answer::new(config, &request.mock, &request.last_user_text()),
             is_waiting: false,
-            due_at: Instant::now(),
+            due_at: Moment::now(),
             together: 0,
         }
     }

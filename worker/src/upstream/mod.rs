@@ -26,12 +26,12 @@ pub mod tls;
 pub mod trouble;
 mod watch;
 
+use crate::moment::Moment;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::rc::Rc;
-use std::time::Instant;
 
 use handoff_config::Config;
 use handoff_config::backend::Kind;
@@ -119,7 +119,7 @@ impl Upstreams {
     /// Another worker has met an upstream that wants to be left alone.
     pub(crate) fn told(&self, cooldown: &Cooldown) {
         if let Some(backend) = self.find(&cooldown.backend) {
-            backend.told(cooldown, Instant::now());
+            backend.told(cooldown, Moment::now());
         }
     }
 

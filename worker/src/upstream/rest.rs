@@ -1,7 +1,9 @@
 //! When a backend is left alone. In: its failures and successes, what other workers have met. Out: until when.
 //! Never: reads a clock, keeps more than a bounded number of models.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::moment::Moment;
 
 use handoff_shared::limits::COOLDOWNS_MAX;
 use handoff_shared::metric::FailureReason;
@@ -21,7 +23,7 @@ pub(super) enum Insistence {
 /// A backend at rest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Resting {
-    pub(super) until: Instant,
+    pub(super) until: Moment,
     pub(super) insistence: Insistence,
 }
 
@@ -33,14 +35,14 @@ pub(super) struct Rest {
     /// Failures since the last success.
     streak: u32,
     /// The last of them.
-    failed_at: Option<Instant>,
+    failed_at: Option<Moment>,
 }
 
 /// When an attempt was made that has failed.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Span {
-    pub(super) began: Instant,
-    pub(super) failed: Instant,
+    pub(super) began: Moment,
+    pub(super) failed: Moment,
 }
 
 /// What a failure leads to: a rest of one model, or of the whole backend.
@@ -53,7 +55,7 @@ pub(super) struct NewRest {
 
 impl Rest {
     /// Until when this model is left alone.
-    pub(super) fn of(&self, model: &str, now: Instant) -> Option<Resting> {
+    pub(super) fn of(&self, model: &str, now: Moment) -> Option<Resting> {
         let of_model = |name: &Option<String>| name.as_deref().is_none_or(|name| name == model);
         let now = self.rests.iter().filter(|(name, rest)| of_model(name) && rest.until > now);
         now.map(|(_, rest)| *rest).max_by_key(|rest| (rest.insistence, rest.until))
@@ -97,7 +99,7 @@ impl Rest {
     }
 
     /// A rest begins, or is prolonged.
-    pub(super) fn begin(&mut self, new: &NewRest, now: Instant) {
+    pub(super) fn begin(&mut self, new: &NewRest, now: Moment) {
         let resting = Resting { until: now + new.lasts.min(REST_MAX), insistence: new.insistence };
         self.rests.retain(|(_, rest)| rest.until > now);
         let same = |(model, rest): &&mut (Option<String>, Resting)| {
@@ -151,13 +153,13 @@ mod tests {
     const SECOND: Duration = Duration::from_secs(1);
 
     fn fail(rest: &mut Rest, reason: FailureReason, after: Option<Duration>) -> Option<NewRest> {
-        let now = Instant::now();
+        let now = Moment::now();
         rest.failed(reason, Span { began: now, failed: now }, after, "m", 10 * SECOND, 3)
     }
 
     #[test]
     fn attempts_that_fail_together_are_one_failure() {
-        let (mut rest, began) = (Rest::default(), Instant::now());
+        let (mut rest, began) = (Rest::default(), Moment::now());
         for millis in 1..10 {
             let span = Span { began, failed: began + Duration::from_millis(millis) };
             assert_eq!(rest.failed(FailureReason::Connect, span, None, "m", SECOND, 3), None);
@@ -167,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_backend_that_names_a_time_is_not_asked_before() {
-        let (mut rest, now) = (Rest::default(), Instant::now());
+        let (mut rest, now) = (Rest::default(), Moment::now());
         let new = fail(&mut rest, FailureReason::RateLimited, Some(7 * SECOND)).unwrap();
         rest.begin(&new, now);
         let resting = rest.of("m", now).unwrap();
@@ -178,7 +180,7 @@ mod tests {
 
     #[test]
     fn a_rate_limit_without_a_time_only_makes_others_preferred() {
-        let (mut rest, now) = (Rest::default(), Instant::now());
+        let (mut rest, now) = (Rest::default(), Moment::now());
         let new = fail(&mut rest, FailureReason::RateLimited, None).unwrap();
         rest.begin(&new, now);
         assert_eq!(rest.of("m", now).unwrap().insistence, Insistence::Rather);
@@ -202,7 +204,7 @@ mod tests {
 
     #[test]
     fn models_out_of_requests_fill_no_memory() {
-        let (mut rest, now) = (Rest::default(), Instant::now());
+        let (mut rest, now) = (Rest::default(), Moment::now());
         for number in 0..3 * COOLDOWNS_MAX {
             let lasts = Duration::from_millis(1 + number as u64);
             let model = Some(number.to_string());
@@ -214,7 +216,7 @@ mod tests {
 
     #[test]
     fn nobody_rests_for_longer_than_an_hour() {
-        let (mut rest, now) = (Rest::default(), Instant::now());
+        let (mut rest, now) = (Rest::default(), Moment::now());
         rest.begin(&NewRest { model: None, lasts: Duration::MAX, insistence: Insistence::Must }, now);
         assert_eq!(rest.of("m", now).unwrap().until, now + REST_MAX);
     }

@@ -1,8 +1,8 @@
 //! An upstream's events, turned into ours. In: one event at a time. Out: what it says, or its own bytes; word to the watch.
 //! Never: keeps anything of an event that it has turned.
 
+use crate::moment::Moment;
 use std::collections::VecDeque;
-use std::time::Instant;
 
 use handoff_config::backend::Dialect;
 
@@ -42,7 +42,7 @@ impl Scribe {
     pub(super) fn take(
         &mut self,
         event: &RawEvent<'_>,
-        now: Instant,
+        now: Moment,
         watch: &mut Watch,
         events: &mut VecDeque<Event>,
     ) -> Result<bool, Trouble> {

@@ -2,7 +2,9 @@
 //! Never: counts the time in which nobody asked: a client that reads late is no silence of the upstream's.
 
 use std::task::Poll;
-use std::time::{Duration, Instant};
+use std::time::Duration;
+
+use crate::moment::{Millis, Moment};
 
 use crate::alarm::Alarm;
 use handoff_config::backend::Timeouts;
@@ -26,15 +28,17 @@ pub(super) enum Lapse {
 /// The times that matter to one attempt.
 #[derive(Debug)]
 pub(super) struct Watch {
-    limits: Limits,
+    /// When the first meaningful event must have come.
+    content_by: Moment,
+    idle: Millis,
+    idle_content: Millis,
     /// What is running before an answer's head is not silence: the pool has its own limits for it.
     is_open: bool,
-    asked_at: Instant,
-    heard_at: Instant,
-    content_at: Option<Instant>,
-    answered_at: Option<Instant>,
+    heard_at: Moment,
+    content_at: Option<Moment>,
+    answered_at: Option<Moment>,
     /// Since then nobody has asked.
-    left_at: Option<Instant>,
+    left_at: Option<Moment>,
 }
 
 /// How long each may take.
@@ -53,11 +57,12 @@ impl From<&Timeouts> for Limits {
 }
 
 impl Watch {
-    pub(super) fn new(limits: Limits, now: Instant) -> Self {
+    pub(super) fn new(limits: Limits, now: Moment) -> Self {
         Self {
-            limits,
+            content_by: now + limits.first_content,
+            idle: limits.idle.into(),
+            idle_content: limits.idle_content.into(),
             is_open: false,
-            asked_at: now,
             heard_at: now,
             content_at: None,
             answered_at: None,
@@ -66,18 +71,18 @@ impl Watch {
     }
 
     /// The head of the answer has come.
-    pub(super) fn opened(&mut self, now: Instant) {
+    pub(super) fn opened(&mut self, now: Moment) {
         self.is_open = true;
         self.heard_at = now;
     }
 
     /// Bytes have come.
-    pub(super) fn heard(&mut self, now: Instant) {
+    pub(super) fn heard(&mut self, now: Moment) {
         self.heard_at = now;
     }
 
     /// A meaningful event has come.
-    pub(super) fn content(&mut self, now: Instant) {
+    pub(super) fn content(&mut self, now: Moment) {
         self.content_at = Some(now);
     }
 
@@ -87,17 +92,17 @@ impl Watch {
     }
 
     /// The answer is complete.
-    pub(super) fn answered(&mut self, now: Instant) {
+    pub(super) fn answered(&mut self, now: Moment) {
         self.answered_at = Some(now);
     }
 
     /// Somebody has got an event, and may be busy with it.
-    pub(super) fn left(&mut self, now: Instant) {
+    pub(super) fn left(&mut self, now: Moment) {
         self.left_at = Some(now);
     }
 
     /// Somebody asks again.
-    pub(super) fn back(&mut self, now: Instant) {
+    pub(super) fn back(&mut self, now: Moment) {
         let Some(away) = self.left_at.take().map(|left_at| now.duration_since(left_at)) else { return };
         self.heard_at += away;
         for at in [&mut self.content_at, &mut self.answered_at] {
@@ -111,15 +116,15 @@ impl Watch {
         alarm.poll_until(at).map(|()| lapse)
     }
 
-    fn next(&self) -> (Instant, Lapse) {
+    fn next(&self) -> (Moment, Lapse) {
         if let Some(answered_at) = self.answered_at {
             return (answered_at.max(self.heard_at) + LAST_WORDS, Lapse::Over);
         }
         let content = match self.content_at {
-            None => (self.asked_at + self.limits.first_content, Lapse::FirstContent),
-            Some(at) => (at + self.limits.idle_content, Lapse::Content),
+            None => (self.content_by, Lapse::FirstContent),
+            Some(at) => (at + self.idle_content, Lapse::Content),
         };
-        let idle = (self.heard_at + self.limits.idle, Lapse::Idle);
+        let idle = (self.heard_at + self.idle, Lapse::Idle);
         if self.is_open && idle.0 < content.0 { idle } else { content }
     }
 }
@@ -130,13 +135,13 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    fn watch(now: Instant) -> Watch {
+    fn watch(now: Moment) -> Watch {
         Watch::new(Limits { first_content: 20 * SECOND, idle: 5 * SECOND, idle_content: 8 * SECOND }, now)
     }
 
     #[test]
     fn before_the_head_only_the_first_content_is_waited_for() {
-        let now = Instant::now();
+        let now = Moment::now();
         let mut watch = watch(now);
         assert_eq!(watch.next(), (now + 20 * SECOND, Lapse::FirstContent));
         watch.opened(now + 10 * SECOND);
@@ -145,7 +150,7 @@ mod tests {
 
     #[test]
     fn pings_are_no_content() {
-        let now = Instant::now();
+        let now = Moment::now();
         let mut watch = watch(now);
         watch.opened(now);
         watch.heard(now + 18 * SECOND);
@@ -157,7 +162,7 @@ mod tests {
 
     #[test]
     fn an_impatience_that_begins_with_the_first_content_is_felt_in_time() {
-        let now = Instant::now();
+        let now = Moment::now();
         let minute = Duration::from_secs(60);
         let idle_content = Duration::from_millis(1);
         let mut watch = Watch::new(Limits { first_content: minute, idle: minute, idle_content }, now);
@@ -170,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_client_that_reads_late_is_no_silence_of_the_upstreams() {
-        let now = Instant::now();
+        let now = Moment::now();
         let mut watch = watch(now);
         watch.opened(now);
         watch.content(now);
@@ -181,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_complete_answer_is_not_waited_for() {
-        let now = Instant::now();
+        let now = Moment::now();
         let mut watch = watch(now);
         watch.opened(now);
         watch.content(now);
