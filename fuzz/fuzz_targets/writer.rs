@@ -13,7 +13,7 @@ fuzz_target!(|text: &str| {
             format,
             include: Include::default(),
             request_id: "r".to_owned(),
-            model: "m".to_owned(),
+            model: "m".into(),
             created_secs: 0,
         };
         let mut writer = Writer::new(stream);

@@ -3,9 +3,10 @@
 //!
 //! Never: waits: the session's port does ([`Port::wake_by`](crate::poller::Port::wake_by)).
 
-use crate::moment::Moment;
 use std::cell::Cell;
 use std::task::Poll;
+
+use crate::moment::Moment;
 
 /// When a session looks again at the latest.
 #[derive(Debug)]

@@ -3,7 +3,6 @@
 //!
 //! Never: waits for more than last words.
 
-use crate::moment::Moment;
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::task::{Context, Poll};
@@ -11,6 +10,7 @@ use std::task::{Context, Poll};
 use handoff_shared::limits::LAST_WORDS;
 
 use crate::drain::Drain;
+use crate::moment::Moment;
 use crate::poller::Port;
 
 /// It comes once. Whoever lets it fall wakes those whom it concerns.

@@ -27,7 +27,7 @@ pub struct Stream {
     /// The prefix of every event's id.
     pub request_id: Rc<str>,
     /// For `openai`: the model's name.
-    pub model: String,
+    pub model: Rc<str>,
     /// For `openai`: when the answer began, in Unix time.
     pub created_secs: u64,
 }
@@ -44,7 +44,7 @@ pub struct Writer {
     /// `text`: an LF now would be the second half of a CRLF, and the first half is a line break already.
     after_cr: bool,
     /// `events`: what `done` will say.
-    finish_reason: Option<String>,
+    finish_reason: Option<Box<str>>,
 }
 
 impl Writer {
@@ -171,7 +171,7 @@ impl Writer {
             Event::ToolCall(call) => self.typed_event(out, "tool_call", call),
             Event::Usage(usage) => self.typed_event(out, "usage", usage),
             Event::Native { .. } => {}
-            Event::Finish { reason } => self.finish_reason = Some(reason.clone()),
+            Event::Finish { reason } => self.finish_reason = Some(reason.as_str().into()),
         }
     }
 

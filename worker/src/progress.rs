@@ -1,7 +1,6 @@
 //! How far each session is, for an operator who asks. In: what happens to it. Out: a line about it.
 //! Never: keeps what was asked or answered.
 
-use crate::moment::Moment;
 use std::cell::{Cell, RefCell};
 
 use handoff_shared::ids::LeaseId;
@@ -9,6 +8,7 @@ use handoff_shared::limits::SHOWN_CHARS_MAX;
 use handoff_shared::message::{Phase, SessionView};
 
 use crate::cut::Cut;
+use crate::moment::Moment;
 
 /// One session, shared by those who serve it and those who show it.
 #[derive(Debug)]

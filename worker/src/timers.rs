@@ -11,9 +11,9 @@ use std::collections::BTreeMap;
 use std::pin::Pin;
 use std::task::{Context, Poll, Waker};
 
-use crate::moment::Moment;
-
 use tokio::time::Sleep;
+
+use crate::moment::Moment;
 
 /// So much later than asked for somebody is woken at most.
 const TICK_NANOS: u64 = 5_000_000;

@@ -24,7 +24,7 @@ pub(crate) fn writer(format: Format) -> Writer {
         format,
         include: Include::default(),
         request_id: "ZfX0aX8AAQEAAFpmB1sAAAAD".into(),
-        model: "gpt-4o-mini".to_owned(),
+        model: "gpt-4o-mini".into(),
         created_secs: 1_761_822_461,
     })
 }

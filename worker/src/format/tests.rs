@@ -13,7 +13,7 @@ fn writer(format: Format, include: Include) -> Writer {
         format,
         include,
         request_id: "r".into(),
-        model: "gpt".to_owned(),
+        model: "gpt".into(),
         created_secs: 1_700_000_000,
     })
 }

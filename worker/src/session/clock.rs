@@ -4,9 +4,8 @@
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::moment::{Millis, Moment};
-
 use crate::alarm::Alarm;
+use crate::moment::{Millis, Moment};
 
 /// What may be due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -1,6 +1,6 @@
 //! What the log says about a session: one line, with everything but what was asked and answered.
 
-use crate::moment::Moment;
+use std::rc::Rc;
 
 use handoff_config::Config;
 use handoff_shared::ids::LeaseId;
@@ -8,6 +8,7 @@ use handoff_shared::message::{Configure, Outcome};
 
 use crate::failure::Failure;
 use crate::inbox::Room;
+use crate::moment::Moment;
 use crate::request::{Caller, ChatRequest, Said};
 use crate::upstream::{Answer, Tokens};
 
@@ -37,7 +38,7 @@ struct Asked {
 /// Who has answered, and what it cost.
 #[derive(Debug)]
 struct Answered {
-    model: String,
+    model: Rc<str>,
     backend: String,
     attempts: u32,
     tokens: Tokens,
@@ -84,7 +85,7 @@ impl Story {
     pub(super) fn answered(&mut self, answer: &Answer) {
         self.answered = Some(Box::new(Answered {
             backend: answer.backend().to_owned(),
-            model: answer.model().to_owned(),
+            model: answer.model(),
             attempts: answer.attempts(),
             tokens: answer.tokens(),
         }));

@@ -8,8 +8,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use crate::moment::{Millis, Moment};
-
 use handoff_config::backend::OnDisconnect;
 use handoff_shared::message::Outcome;
 
@@ -22,6 +20,7 @@ use crate::event::Event;
 use crate::failure::{Code, Failure};
 use crate::format::{self, Writer};
 use crate::head::Reply;
+use crate::moment::{Millis, Moment};
 use crate::request::ChatRequest;
 use crate::upstream::Answer;
 
@@ -123,7 +122,7 @@ impl Stream {
             format: request.format,
             include: request.include,
             request_id,
-            model: upstream.model().to_owned(),
+            model: upstream.model(),
             created_secs,
         };
         let linger = config.client.linger.max(linger_min).into();

@@ -10,8 +10,6 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use crate::moment::Moment;
-
 use handoff_config::backend::{OnDisconnect, Timeouts};
 use handoff_shared::metric::{
     BackendCounts, Counts, DURATION_FIRST_BOUND, FIRST_BYTE_FIRST_BOUND, FailureReason,
@@ -27,6 +25,7 @@ use super::trouble::{Again, Trouble};
 use crate::alarm::Alarm;
 use crate::event::{Event, Usage};
 use crate::failure::{Code, Failure};
+use crate::moment::Moment;
 use crate::report::Reporter;
 use crate::request::{self, ChatRequest};
 
@@ -77,7 +76,7 @@ pub(super) struct Question {
 #[derive(Clone, Debug)]
 pub(super) struct Choice {
     pub(super) backend: Rc<Backend>,
-    pub(super) model: String,
+    pub(super) model: Rc<str>,
     pub(super) native: Native,
 }
 
@@ -134,8 +133,8 @@ impl Answer {
     }
 
     /// What it is asked for.
-    pub(crate) fn model(&self) -> &str {
-        self.choice().map_or("", |choice| &choice.model)
+    pub(crate) fn model(&self) -> Rc<str> {
+        self.choice().map_or_else(|| "".into(), |choice| Rc::clone(&choice.model))
     }
 
     /// How many times somebody was asked.
@@ -252,7 +251,7 @@ impl Answer {
         let backend = Rc::clone(&choice.backend);
         let timeouts = self.question.timeouts.as_deref().copied().unwrap_or_default();
         let span = Span { began: self.attempted_at, failed: Moment::now() };
-        let model = choice.model.clone();
+        let model = Rc::clone(&choice.model);
         let cooldown = backend.failed(trouble, &model, &timeouts, span);
         self.count(|counts| {
             counts.failed(trouble.reason);

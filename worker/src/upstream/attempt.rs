@@ -11,8 +11,6 @@ use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use crate::moment::Moment;
-
 use handoff_shared::metric::FailureReason;
 use http::Response;
 use hyper::body::Bytes;
@@ -33,6 +31,7 @@ use super::watch::{Lapse, Watch};
 use crate::alarm::Alarm;
 use crate::event::Event;
 use crate::failure::Code;
+use crate::moment::Moment;
 use crate::request::ChatRequest;
 
 /// Pieces without an event are read on for this long; then others have their turn.

@@ -10,8 +10,6 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::moment::Moment;
-
 use handoff_config::backend::{Api, Backend as Config, Dialect, Kind, Mock, Secret};
 use handoff_shared::message::Cooldown;
 use handoff_shared::metric::FailureReason;
@@ -25,6 +23,7 @@ use super::record::Recordings;
 use super::replay::Recording;
 use super::rest::{Insistence, NewRest, Rest, Resting, Span};
 use super::trouble::Trouble;
+use crate::moment::Moment;
 use crate::opened::{OpenError, Opened};
 use crate::request::Timeouts as Patience;
 

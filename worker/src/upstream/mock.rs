@@ -6,13 +6,12 @@ use std::num::NonZeroU32;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use crate::moment::Moment;
-
 use handoff_config::backend::Mock;
 
 use crate::alarm::Alarm;
 use crate::event::{Event, Usage};
 use crate::failure::{Code, Failure};
+use crate::moment::Moment;
 use crate::request::{ChatRequest, MockOptions};
 
 /// A longer word is sent in pieces: prompts may come without any space.

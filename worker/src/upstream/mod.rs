@@ -26,7 +26,6 @@ pub mod tls;
 pub mod trouble;
 mod watch;
 
-use crate::moment::Moment;
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -47,6 +46,7 @@ use record::Recordings;
 use scribe::Native;
 
 use crate::failure::{Code, Failure};
+use crate::moment::Moment;
 use crate::opened::{OpenError, Opened};
 use crate::report::Reporter;
 use crate::request::{ChatRequest, Timeouts};
@@ -189,7 +189,7 @@ impl Upstreams {
             Format::OpenAi if backend.speaks_openai() => Native::Data { usage: request.include.usage },
             Format::OpenAi | Format::Content | Format::Text | Format::Events => Native::No,
         };
-        let model = model.unwrap_or(&self.config.backends.default_model).clone();
+        let model = model.unwrap_or(&self.config.backends.default_model).as_str().into();
         Choice { backend: Rc::clone(backend), model, native }
     }
 }

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use crate::moment::Moment;
-
 use handoff_shared::limits::COOLDOWNS_MAX;
 use handoff_shared::metric::FailureReason;
+
+use crate::moment::Moment;
 
 /// Longer than this nobody is believed: a clock somewhere is wrong.
 const REST_MAX: Duration = Duration::from_secs(3600);

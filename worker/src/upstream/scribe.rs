@@ -1,7 +1,6 @@
 //! An upstream's events, turned into ours. In: one event at a time. Out: what it says, or its own bytes; word to the watch.
 //! Never: keeps anything of an event that it has turned.
 
-use crate::moment::Moment;
 use std::collections::VecDeque;
 
 use handoff_config::backend::Dialect;
@@ -11,6 +10,7 @@ use super::event_reader::{Framing, RawEvent};
 use super::trouble::Trouble;
 use super::watch::Watch;
 use crate::event::Event;
+use crate::moment::Moment;
 use crate::sse;
 
 /// An upstream's own bytes, where the client wants those.

@@ -4,9 +4,8 @@
 use std::task::Poll;
 use std::time::Duration;
 
-use crate::moment::{Millis, Moment};
-
 use crate::alarm::Alarm;
+use crate::moment::{Millis, Moment};
 use handoff_config::backend::Timeouts;
 
 /// An answer that is complete may say a little more (the usage, a last line) for this long.
