@@ -16,9 +16,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use handoff_config::{LogFormat, Logging};
 use lines::{Lines, Writer};
 use tracing::{Dispatch, Event, Subscriber};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::{Context, SubscriberExt};
 use tracing_subscriber::util::SubscriberInitExt;
-use tracing_subscriber::{EnvFilter, Layer, Registry, fmt, reload};
+use tracing_subscriber::{Layer, Registry, fmt, reload};
 
 /// Entries that may wait for the journal.
 const ENTRIES_WAITING_MAX: usize = 4096;
@@ -53,7 +54,7 @@ pub struct Log {
     progress: Arc<Progress>,
     dropped: Dropped,
     _writer: Option<Writer>,
-    level: Option<reload::Handle<EnvFilter, Registry>>,
+    level: Option<reload::Handle<Targets, Registry>>,
 }
 
 /// How far the writer is.
@@ -72,7 +73,7 @@ enum Dropped {
 /// A log with nobody to write it yet.
 #[derive(Debug)]
 pub struct Opened {
-    filter: EnvFilter,
+    filter: Targets,
     sink: Sink,
 }
 
@@ -179,8 +180,8 @@ impl Opened {
 ///
 /// # Errors
 /// When it is neither a level nor filter directives.
-pub fn filter(level: &str) -> Result<EnvFilter, LogError> {
-    EnvFilter::builder().parse(level).map_err(|source| LogError::Level { level: level.to_owned(), source })
+pub fn filter(level: &str) -> Result<Targets, LogError> {
+    level.parse::<Targets>().map_err(|source| LogError::Level { level: level.to_owned(), source })
 }
 
 type BoxedLayer = Box<dyn Layer<Registry> + Send + Sync>;
