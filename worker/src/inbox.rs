@@ -14,6 +14,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use handoff_shared::channel::{Fds, ReceiveError, WorkerChannel};
+use handoff_shared::fdpass;
 use handoff_shared::ids::LeaseId;
 use handoff_shared::limits::{BEAT_INTERVAL, CREDITS_PER_WORKER, LAST_WORDS};
 use handoff_shared::log::Log;
@@ -100,6 +101,7 @@ pub async fn work(
     };
     let build = env!("CARGO_PKG_VERSION").to_owned();
     inbox.room.reporter.ready(ToSupervisor::Ready { protocol_version: PROTOCOL_VERSION, build });
+    fdpass::forget_code();
     inbox.run().await?;
     inbox.beat();
     let reporter = &inbox.room.reporter;

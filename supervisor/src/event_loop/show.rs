@@ -3,6 +3,8 @@
 use std::task::{Context, Poll};
 use std::time::Instant;
 
+use handoff_shared::fdpass;
+
 use super::EventLoop;
 use crate::admin::{Answer, Topic};
 use crate::status::{self, History};
@@ -77,6 +79,7 @@ impl EventLoop {
             self.is_ready = true;
             self.parts.notify.ready();
             tracing::info!(workers = outline.ready, "ready");
+            fdpass::forget_code();
         }
         let config_error = self.parts.disk_error.as_deref();
         self.parts.notify.status(status::line(&outline, config_error, self.last_reload.as_deref()));
