@@ -60,7 +60,7 @@ impl Session {
     }
 
     fn end(self, outcome: Outcome) {
-        self.story.log(outcome, &self.room.configure);
+        self.story.log(outcome, self.held.lease, &self.room.configure);
         let took = self.story.received_at().elapsed().as_secs_f64();
         self.room.counts.borrow_mut().stream_duration.record(DURATION_FIRST_BOUND, took);
         self.held.end(outcome);
@@ -74,7 +74,7 @@ pub(crate) fn serve(
     task: Rc<Task>,
     received_at: Instant,
 ) -> impl Future<Output = ()> {
-    let story = Story::new(held.lease, received_at.into());
+    let story = Story::new(received_at.into());
     // What the future has from the start it has to the end: so that is a pointer.
     let begun = Box::pin(begin::begin(Session { room, held, story }, task));
     async move {

@@ -97,7 +97,7 @@ fn answer(session: Session, client: Client, mut request: ChatRequest) -> Begun {
         return Begun::Whole(Box::new(Whole { session, client, bytes, told: Outcome::Answered }));
     }
     let request = Rc::new(request);
-    match session.room.upstreams.ask(Rc::clone(&request), &request_id, session.held.lease) {
+    match session.room.upstreams.ask(Rc::clone(&request), Rc::clone(&request_id), session.held.lease) {
         // From here on the request is the upstream's, who lets it go when the answer begins.
         Ok(upstream) => {
             let stream = Stream::new(session, client, &request, request_id, response_headers, upstream);

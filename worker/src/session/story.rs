@@ -15,7 +15,6 @@ use crate::upstream::{Answer, Tokens};
 /// One session's facts, as they become known. For as long as the answer takes, most of them are elsewhere, or not there.
 #[derive(Debug)]
 pub(super) struct Story {
-    lease: LeaseId,
     received_at: Moment,
     first_byte_at: Option<Moment>,
     events: u64,
@@ -45,9 +44,8 @@ struct Answered {
 }
 
 impl Story {
-    pub(super) fn new(lease: LeaseId, received_at: Moment) -> Self {
+    pub(super) fn new(received_at: Moment) -> Self {
         Self {
-            lease,
             received_at,
             first_byte_at: None,
             events: 0,
@@ -105,7 +103,7 @@ impl Story {
         counts.events_sent += events;
     }
 
-    pub(super) fn log(&self, outcome: Outcome, configure: &Configure) {
+    pub(super) fn log(&self, outcome: Outcome, lease: LeaseId, configure: &Configure) {
         let first_byte_ms = self.first_byte_at.map(|at| milliseconds(at - self.received_at));
         let nobody = Asked::default();
         let asked = self.asked.as_deref().unwrap_or(&nobody);
@@ -117,7 +115,7 @@ impl Story {
         let estimate = tokens.filter(|tokens| tokens.usage.is_none()).map(|tokens| tokens.estimate());
         tracing::info!(
             outcome = outcome.as_str(),
-            request_id = asked.request_id.as_deref().unwrap_or(&self.lease.to_string()),
+            request_id = asked.request_id.as_deref().unwrap_or(&lease.to_string()),
             user_id = asked.user_id,
             client = said.client,
             method = said.method,
@@ -138,7 +136,7 @@ impl Story {
             duration_ms = milliseconds(self.received_at.elapsed()),
             error = self.error.as_deref(),
             prompt = asked.prompt,
-            lease = %self.lease,
+            %lease,
             slot = configure.slot.0,
             generation = configure.generation.0,
             "session ended"

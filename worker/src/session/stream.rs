@@ -105,9 +105,7 @@ impl Stream {
     ) -> Self {
         let config = session.config();
         let timeouts = upstream.timeouts();
-        if let Some(timeouts) = timeouts {
-            client.wait_for(timeouts.client_write);
-        }
+        client.wait_for(timeouts.client_write);
         let silence_max = if request.is_relayed() { RELAY_SILENCE_MAX } else { Duration::MAX };
         let linger_min = if request.is_relayed() { RELAY_LINGER_MIN } else { Duration::ZERO };
         let heartbeat =
@@ -115,7 +113,7 @@ impl Stream {
         let limits = Limits {
             commit_after: config.client.commit_after.min(silence_max),
             heartbeat: heartbeat.min(silence_max),
-            total: timeouts.and_then(|timeouts| timeouts.total),
+            total: timeouts.total,
         };
         let created_secs = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let stream = format::Stream {

@@ -38,8 +38,10 @@ const BYTES_PER_TOKEN: u64 = 4;
 #[derive(Debug)]
 pub(crate) struct Answer {
     question: Question,
-    /// The first is asked now; the others may follow.
-    backends: VecDeque<Choice>,
+    /// It is asked now, or was asked last.
+    choice: Choice,
+    /// Those may follow, the last one first.
+    others: Vec<Choice>,
     state: State,
     /// Further attempts at the backend that is asked now.
     repeated: u8,
@@ -82,9 +84,9 @@ pub(super) struct Choice {
 
 #[derive(Debug)]
 enum State {
-    /// The first backend is asked next.
+    /// The backend is asked next.
     Due,
-    Asking(Box<Attempt>),
+    Asking(Attempt),
     Waiting(Moment),
     Over,
 }
@@ -106,10 +108,12 @@ impl Tokens {
 }
 
 impl Answer {
-    pub(super) fn new(question: Question, backends: VecDeque<Choice>) -> Self {
+    /// Asks `choice` first, then `others`, the last of them first.
+    pub(super) fn new(question: Question, choice: Choice, others: Vec<Choice>) -> Self {
         let mut answer = Self {
             question,
-            backends,
+            choice,
+            others,
             state: State::Over,
             repeated: 0,
             attempts: 0,
@@ -121,20 +125,18 @@ impl Answer {
             tokens: Tokens::default(),
             failure: None,
         };
-        if answer.choice().is_some() {
-            answer.turn();
-        }
+        answer.turn();
         answer
     }
 
     /// The backend that is asked now, or was asked last.
     pub(crate) fn backend(&self) -> &str {
-        self.choice().map_or("", |choice| &choice.backend.config.name)
+        &self.choice.backend.config.name
     }
 
     /// What it is asked for.
     pub(crate) fn model(&self) -> Rc<str> {
-        self.choice().map_or_else(|| "".into(), |choice| Rc::clone(&choice.model))
+        Rc::clone(&self.choice.model)
     }
 
     /// How many times somebody was asked.
@@ -147,15 +149,14 @@ impl Answer {
     }
 
     /// How long its parts may take.
-    pub(crate) fn timeouts(&self) -> Option<Timeouts> {
-        let timeouts = self.choice()?.backend.config.timeouts;
-        Some(self.question.timeouts.as_ref().map_or(timeouts, |asked| asked.lower(timeouts)))
+    pub(crate) fn timeouts(&self) -> Timeouts {
+        let timeouts = self.choice.backend.config.timeouts;
+        self.question.timeouts.as_ref().map_or(timeouts, |asked| asked.lower(timeouts))
     }
 
     /// What becomes of it when its client leaves.
     pub(crate) fn on_disconnect(&self) -> OnDisconnect {
-        let configured =
-            self.choice().map_or(OnDisconnect::Cancel, |choice| choice.backend.config.on_disconnect);
+        let configured = self.choice.backend.config.on_disconnect;
         self.question.on_disconnect.map_or(configured, |asked| asked.min(configured))
     }
 
@@ -215,22 +216,18 @@ impl Answer {
     fn leaves_traces(&self) -> bool {
         let asked = self.question.asked.as_ref();
         let is_in_a_thread = asked.is_some_and(|(request, _)| request.langgraph.thread_id.is_some());
-        is_in_a_thread && self.choice().is_some_and(|choice| choice.backend.keeps_threads())
+        is_in_a_thread && self.choice.backend.keeps_threads()
     }
 
-    fn choice(&self) -> Option<&Choice> {
-        self.backends.front()
-    }
-
-    /// Asks the first backend. One that rests is passed over; the last one only if it must rest.
+    /// Asks the backend. One that rests is passed over; the last one only if it must rest.
     fn ask(&mut self) {
-        let (Some(choice), Some((request, tag))) = (self.choice(), &self.question.asked) else {
+        let (choice, Some((request, tag))) = (&self.choice, &self.question.asked) else {
             self.state = State::Over;
             return;
         };
         let now = Moment::now();
         if let Some(resting) = choice.backend.resting(&choice.model, now)
-            && (self.backends.len() > 1 || resting.insistence == Insistence::Must)
+            && (!self.others.is_empty() || resting.insistence == Insistence::Must)
         {
             return self.failed(&Trouble::resting(resting.until.duration_since(now)));
         }
@@ -238,20 +235,19 @@ impl Answer {
         self.attempts += 1;
         self.attempted_at = now;
         match attempt {
-            Ok(attempt) => self.state = State::Asking(Box::new(attempt)),
+            Ok(attempt) => self.state = State::Asking(attempt),
             Err(trouble) => self.failed(&trouble),
         }
     }
 
     /// An attempt has failed: somebody is asked again, or the client is told.
     fn failed(&mut self, trouble: &Trouble) {
-        let (repeated, others) = (self.repeated, self.backends.len() > 1);
+        let (repeated, others) = (self.repeated, !self.others.is_empty());
         self.state = State::Over;
-        let Some(choice) = self.backends.front() else { return };
-        let backend = Rc::clone(&choice.backend);
+        let backend = Rc::clone(&self.choice.backend);
         let timeouts = self.question.timeouts.as_deref().copied().unwrap_or_default();
         let span = Span { began: self.attempted_at, failed: Moment::now() };
-        let model = Rc::clone(&choice.model);
+        let model = Rc::clone(&self.choice.model);
         let cooldown = backend.failed(trouble, &model, &timeouts, span);
         self.count(|counts| {
             counts.failed(trouble.reason);
@@ -283,7 +279,9 @@ impl Answer {
             }
             Next::Other => {
                 self.count(|counts| counts.failovers += 1);
-                self.backends.pop_front();
+                if let Some(next) = self.others.pop() {
+                    self.choice = next;
+                }
                 self.turn();
             }
             Next::GiveUp => {
@@ -294,11 +292,9 @@ impl Answer {
         }
     }
 
-    /// It is the first backend's turn.
+    /// It is this backend's turn.
     fn turn(&mut self) {
-        if let Some(choice) = self.choice() {
-            choice.backend.asked();
-        }
+        self.choice.backend.asked();
         self.count(|counts| counts.requests += 1);
         self.repeated = 0;
         self.wait(Duration::ZERO);
@@ -332,9 +328,7 @@ impl Answer {
             self.begun();
             let waited = self.asked_at.elapsed().as_secs_f64();
             self.count(|counts| counts.first_byte.record(FIRST_BYTE_FIRST_BOUND, waited));
-            if let Some(choice) = self.choice() {
-                choice.backend.succeeded();
-            }
+            self.choice.backend.succeeded();
         }
     }
 
@@ -342,6 +336,7 @@ impl Answer {
     fn begun(&mut self) {
         self.has_begun = true;
         self.question.asked = None;
+        self.others = Vec::new();
     }
 
     fn finish(&mut self) {
@@ -366,9 +361,7 @@ impl Answer {
     }
 
     fn count(&self, count: impl FnOnce(&mut BackendCounts)) {
-        if let Some(choice) = self.choice() {
-            count(self.question.counts.borrow_mut().backend(&choice.backend.config.name));
-        }
+        count(self.question.counts.borrow_mut().backend(&self.choice.backend.config.name));
     }
 }
 

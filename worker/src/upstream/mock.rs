@@ -11,7 +11,7 @@ use handoff_config::backend::Mock;
 use crate::alarm::Alarm;
 use crate::event::{Event, Usage};
 use crate::failure::{Code, Failure};
-use crate::moment::Moment;
+use crate::moment::{Millis, Moment};
 use crate::request::{ChatRequest, MockOptions};
 
 /// A longer word is sent in pieces: prompts may come without any space.
@@ -36,8 +36,8 @@ pub struct Answer {
     /// Where the next word begins, in bytes of the whole text.
     position: usize,
     length: Option<NonZeroU32>,
-    token_delay: Duration,
-    first_token_delay: Duration,
+    token_delay: Millis,
+    first_token_delay: Millis,
     fail_at: Option<NonZeroU32>,
     burst: Option<NonZeroU32>,
     prompt_words: u64,
@@ -62,8 +62,8 @@ impl Answer {
             prompt: prompt.into(),
             position: 0,
             length: request.length.or(config.length),
-            token_delay: request.token_delay.unwrap_or(config.token_delay),
-            first_token_delay: request.first_token_delay.unwrap_or(config.first_token_delay),
+            token_delay: request.token_delay.unwrap_or(config.token_delay).into(),
+            first_token_delay: request.first_token_delay.unwrap_or(config.first_token_delay).into(),
             fail_at: request.fail_at.or(config.fail_at),
             burst: config.burst,
             prompt_words: prompt.split_whitespace().map(|_| 1).sum(),
@@ -76,9 +76,9 @@ impl Answer {
     /// To wait before the next step.
     fn delay(&self) -> Duration {
         if self.events_sent == 0 {
-            self.first_token_delay
+            self.first_token_delay.duration()
         } else if self.stage == Stage::Words && self.has_words() {
-            self.token_delay
+            self.token_delay.duration()
         } else {
             Duration::ZERO
         }

@@ -27,7 +27,6 @@ pub mod trouble;
 mod watch;
 
 use std::cell::RefCell;
-use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -86,22 +85,15 @@ impl Upstreams {
     pub(crate) fn ask(
         &self,
         request: Rc<ChatRequest>,
-        request_id: &str,
+        request_id: Rc<str>,
         lease: LeaseId,
     ) -> Result<Answer, Failure> {
         let first = self.choose(&request)?;
-        let mut choices = VecDeque::from([self.choice(first, &request, true)]);
-        choices.extend(
-            first
-                .config
-                .fallbacks
-                .iter()
-                .filter_map(|name| self.find(name))
-                // Who wants an upstream's own bytes wants them in one dialect.
-                .filter(|other| request.format != Format::Raw || other.speaks_like(first))
-                .map(|other| self.choice(other, &request, false)),
-        );
-        let request_id = Rc::<str>::from(request_id);
+        let others = first.config.fallbacks.iter().rev().filter_map(|name| self.find(name));
+        // Who wants an upstream's own bytes wants them in one dialect.
+        let others = others.filter(|other| request.format != Format::Raw || other.speaks_like(first));
+        let others = others.map(|other| self.choice(other, &request, false)).collect();
+        let choice = self.choice(first, &request, true);
         let tag = Rc::new(Tag {
             request_id: Rc::clone(&request_id),
             idempotency_key: format!("handoffd-{lease}-{:016x}", fingerprint(&request)),
@@ -113,7 +105,8 @@ impl Upstreams {
         let timeouts = (request.timeouts != Timeouts::default()).then(|| Box::new(request.timeouts));
         let on_disconnect = request.on_disconnect;
         let asked = Some((request, tag));
-        Ok(Answer::new(Question { asked, request_id, timeouts, on_disconnect, counts, reporter }, choices))
+        let question = Question { asked, request_id, timeouts, on_disconnect, counts, reporter };
+        Ok(Answer::new(question, choice, others))
     }
 
     /// Another worker has met an upstream that wants to be left alone.
