@@ -49,8 +49,11 @@ impl Settings {
     pub(crate) fn read(variable: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
         let directory =
             PathBuf::from(variable("BENCH_BINARIES").unwrap_or_else(|| "target/release".to_owned()));
-        let binary =
-            |name: &str, key: &str| variable(key).map_or_else(|| directory.join(name), PathBuf::from);
+        // Some are started in a directory of their own.
+        let binary = |name: &str, key: &str| {
+            let path = variable(key).map_or_else(|| directory.join(name), PathBuf::from);
+            std::path::absolute(&path).unwrap_or(path)
+        };
         let number = |key: &str| {
             let wrong = |text: &str| Error::Said(format!("{key}: {text:?} is no number above zero"));
             let parse =
@@ -123,7 +126,8 @@ mod tests {
         let settings = read(&[]).unwrap();
         assert_eq!(settings.scenarios.len(), scenario::ALL.len());
         assert!(settings.writes_document && settings.rounds.is_none() && settings.lock.is_none());
-        assert_eq!(settings.binaries.floor, PathBuf::from("target/release/floor"));
+        let floor = settings.binaries.floor;
+        assert!(floor.is_absolute() && floor.ends_with("target/release/floor"), "{}", floor.display());
     }
 
     #[test]
