@@ -1,15 +1,16 @@
 //! The person waiting: reads an answer as a browser would.
 
 use std::fmt;
+use std::fs;
 use std::io::{self, Read, Write};
-use std::net::TcpStream;
+use std::net::{SocketAddr, SocketAddrV4, TcpStream};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use serde_json::Value;
 
-use crate::{PATIENCE, pause};
+use crate::{PATIENCE, eventually, pause};
 
 /// A client's end of its connection. Every read has a deadline.
 #[derive(Debug)]
@@ -19,6 +20,16 @@ pub struct Client(Socket);
 enum Socket {
     Tcp(TcpStream),
     Unix(UnixStream),
+}
+
+/// proc_net_tcp(5): whether the connection from `local` to `remote` has heard of no end.
+fn is_established(local: SocketAddrV4, remote: SocketAddrV4) -> bool {
+    const ESTABLISHED: &str = "01";
+    let end = |address: SocketAddrV4| {
+        format!("{:08X}:{:04X}", u32::from_ne_bytes(address.ip().octets()), address.port())
+    };
+    let wanted = format!("{} {} {ESTABLISHED} ", end(local), end(remote));
+    fs::read_to_string("/proc/net/tcp").expect("/proc/net/tcp").contains(&wanted)
 }
 
 /// A whole answer.
@@ -39,6 +50,20 @@ impl Client {
         stream.set_read_timeout(Some(PATIENCE)).expect("a timeout");
         stream.set_write_timeout(Some(PATIENCE)).expect("a timeout");
         Self(Socket::Tcp(stream))
+    }
+
+    /// Hangs up, and returns when the other end's kernel knows: on a busy machine that takes its time.
+    ///
+    /// # Panics
+    /// When it is not told.
+    #[track_caller]
+    pub fn leave(self) {
+        let Socket::Tcp(stream) = &self.0 else { return };
+        let ends = (stream.peer_addr(), stream.local_addr());
+        drop(self);
+        if let (Ok(SocketAddr::V4(theirs)), Ok(SocketAddr::V4(ours))) = ends {
+            eventually("the other end is told", || (!is_established(theirs, ours)).then_some(()));
+        }
     }
 
     pub(crate) fn unix(stream: UnixStream) -> Self {

@@ -7,8 +7,8 @@ use handoff_e2e::upstream::{Answer, Dialect, Options, Protocol, Step, Upstream};
 use handoff_e2e::{Crowd, Daemon, PATIENCE, eventually};
 use nix::unistd::geteuid;
 
-/// From the handoff until the upstream has the whole question: on a machine that does all of it at once.
-const WAITS_MAX: Duration = Duration::from_millis(100);
+/// From the handoff until the upstream has the whole question, whatever else this machine does.
+const WAITS_MAX: Duration = Duration::from_millis(250);
 
 fn confined(workers: usize, llm: &Upstream, dialect: Dialect, more: &str) -> Daemon {
     let run_as = if geteuid().is_root() { "user = 61234\ngroup = 61235\n" } else { "" };
@@ -77,7 +77,8 @@ fn five_hundred_in_the_same_moment() {
         let waits = all_at_once(&llm, &daemon, 500, Duration::ZERO);
         show(&format!("{protocol:?}, at once, 100 a connection"), &llm, &waits);
         let few = Options { max_concurrent_streams: Some(8), ..Options::new(protocol) };
-        five_hundred(few, Duration::ZERO, waits[499] + WAITS_MAX);
+        // Eleven times as many connections have to be opened first.
+        five_hundred(few, Duration::ZERO, 5 * waits[499] + WAITS_MAX);
     }
 }
 

@@ -23,7 +23,7 @@ fn leave_after_a_word(configured: &str, asked: Option<&str>, protocol: Protocol)
     let payload = json!({"prompt": "x", "request_id": "r", "on_disconnect": asked});
     let mut client = daemon.hand_over(payload.to_string());
     client.read_until("w0 \"}\n\n");
-    drop(client);
+    client.leave();
     if asked.unwrap_or(configured) == "cancel" || configured == "cancel" {
         llm.wait_for_cancel(0);
     }
