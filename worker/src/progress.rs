@@ -1,7 +1,7 @@
 //! How far each session is, for an operator who asks. In: what happens to it. Out: a line about it.
 //! Never: keeps what was asked or answered.
 
-use std::cell::{Cell, RefCell};
+use std::cell::{Cell, OnceCell};
 
 use handoff_shared::ids::LeaseId;
 use handoff_shared::limits::SHOWN_CHARS_MAX;
@@ -16,7 +16,7 @@ pub(crate) struct Progress {
     began_at: Moment,
     phase: Cell<Phase>,
     bytes: Cell<u64>,
-    names: RefCell<Option<Box<Names>>>,
+    names: OnceCell<Box<Names>>,
     /// An operator ends it.
     pub(crate) cut: Cut,
     /// The supervisor knows that bytes may be out.
@@ -35,18 +35,19 @@ impl Progress {
             began_at: Moment::now(),
             phase: Cell::new(phase),
             bytes: Cell::new(0),
-            names: RefCell::default(),
+            names: OnceCell::new(),
             cut: Cut::default(),
             is_committed: Cell::new(false),
         }
     }
 
-    /// Who asks, and what the site calls it.
+    /// Who asks, and what the site calls it; said once.
     pub(crate) fn name(&self, user_id: Option<&str>, request_id: Option<&str>) {
         let shown = |text: &str| text.chars().take(SHOWN_CHARS_MAX).collect::<String>().into_boxed_str();
-        let names = Names { user_id: user_id.map(shown), request_id: request_id.map(shown) };
-        let is_known = user_id.is_some() || request_id.is_some();
-        *self.names.borrow_mut() = is_known.then(|| Box::new(names));
+        if user_id.is_some() || request_id.is_some() {
+            let names = Names { user_id: user_id.map(shown), request_id: request_id.map(shown) };
+            self.names.get_or_init(|| Box::new(names));
+        }
     }
 
     /// Bytes have gone out.
@@ -63,8 +64,8 @@ impl Progress {
     }
 
     pub(crate) fn view(&self, lease: LeaseId) -> SessionView {
-        let names = self.names.borrow();
-        let name = |of: fn(&Names) -> Option<&str>| names.as_deref().and_then(of).map(str::to_owned);
+        let names = self.names.get();
+        let name = |of: fn(&Names) -> Option<&str>| names.and_then(|names| of(names)).map(str::to_owned);
         SessionView {
             lease,
             phase: self.phase.get(),
