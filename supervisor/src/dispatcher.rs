@@ -7,7 +7,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
-use std::time::Instant;
 
 use handoff_shared::fdpass;
 use handoff_shared::ids::LeaseId;
@@ -29,14 +28,14 @@ pub(crate) struct Dispatcher {
     droppable: BTreeSet<LeaseId>,
 }
 
+/// As small as it can be: there may be a hundred thousand, and nearly all have no payload any more.
 #[derive(Debug)]
 struct Entry {
     client: Option<OwnedFd>,
     /// None: bytes may be out, it is not needed any more.
-    payload: Option<Message>,
+    payload: Option<Box<Message>>,
     /// What the kernel had counted as written when the handoff came; none: no TCP connection.
     written_before: Option<u64>,
-    received_at: Instant,
 }
 
 /// A payload on its way to a worker.
@@ -65,13 +64,12 @@ impl Dispatcher {
 
     /// Makes a lease of a handoff. When the budget for fds is spent, the oldest committed lease loses its dup;
     /// its id is returned too.
-    pub(crate) fn admit(&mut self, handoff: Handoff, received_at: Instant) -> (LeaseId, Option<LeaseId>) {
+    pub(crate) fn admit(&mut self, handoff: Handoff) -> (LeaseId, Option<LeaseId>) {
         let lease = self.next_lease;
         self.next_lease = lease.next();
-        let payload = Some(Message::new(handoff.message, handoff.memfd, handoff.truncated));
+        let payload = Some(Box::new(Message::new(handoff.message, handoff.memfd, handoff.truncated)));
         self.fds += 1;
-        let entry =
-            Entry { client: Some(handoff.client), payload, written_before: handoff.written, received_at };
+        let entry = Entry { client: Some(handoff.client), payload, written_before: handoff.written };
         self.entries.insert(lease, entry);
         let dropped = if self.fds > self.fds_max { self.drop_oldest_dup() } else { None };
         (lease, dropped)
@@ -84,18 +82,14 @@ impl Dispatcher {
 
     /// A lease that an adopted worker holds: what came along of it. As with [`Self::admit`], the id of a lease that
     /// lost its dup is returned.
-    pub(crate) fn readmit(
-        &mut self,
-        lease: LeaseId,
-        adopted: Adopted,
-        received_at: Instant,
-    ) -> Option<LeaseId> {
+    pub(crate) fn readmit(&mut self, lease: LeaseId, adopted: Adopted) -> Option<LeaseId> {
         let Adopted { client, payload, written } = adopted;
         self.fds += usize::from(client.is_some());
         if client.is_some() && payload.is_none() {
             self.droppable.insert(lease);
         }
-        self.entries.insert(lease, Entry { client, payload, written_before: written, received_at });
+        let payload = payload.map(Box::new);
+        self.entries.insert(lease, Entry { client, payload, written_before: written });
         if self.fds > self.fds_max { self.drop_oldest_dup() } else { None }
     }
 
@@ -163,12 +157,12 @@ impl Dispatcher {
         Some(now != entry.written_before.replace(now)?)
     }
 
-    /// Ends a lease: its dup, if we still have it, and when it was received.
-    pub(crate) fn remove(&mut self, lease: LeaseId) -> Option<(Option<OwnedFd>, Instant)> {
+    /// Ends a lease: its dup, if we still have it. None: there is no such lease.
+    pub(crate) fn remove(&mut self, lease: LeaseId) -> Option<Option<OwnedFd>> {
         let entry = self.entries.remove(&lease)?;
         self.droppable.remove(&lease);
         self.fds -= usize::from(entry.client.is_some());
-        Some((entry.client, entry.received_at))
+        Some(entry.client)
     }
 
     fn drop_oldest_dup(&mut self) -> Option<LeaseId> {
@@ -234,8 +228,8 @@ mod tests {
     #[test]
     fn a_large_payload_travels_in_a_sealed_memfd_and_a_small_one_inline() {
         let mut dispatcher = Dispatcher::new(1, 10);
-        let (small, _) = dispatcher.admit(handoff(b"{}"), Instant::now());
-        let (large, _) = dispatcher.admit(handoff(&vec![b' '; INLINE_BYTES_MAX + 1]), Instant::now());
+        let (small, _) = dispatcher.admit(handoff(b"{}"));
+        let (large, _) = dispatcher.admit(handoff(&vec![b' '; INLINE_BYTES_MAX + 1]));
         assert_eq!(dispatcher.handoff(small, 0).unwrap().1.len(), 1);
         let (message, fds) = dispatcher.handoff(large, 0).unwrap();
         assert_eq!(memfd::sealed_bytes(fds[1]), Some(INLINE_BYTES_MAX as u64 + 1));
@@ -246,7 +240,7 @@ mod tests {
     fn a_fingerprint_covers_inline_and_large_payloads() {
         let mut dispatcher = Dispatcher::new(1, 10);
         let mut fingerprint = |message: &[u8]| {
-            let (lease, _) = dispatcher.admit(handoff(message), Instant::now());
+            let (lease, _) = dispatcher.admit(handoff(message));
             dispatcher.fingerprint(lease).unwrap()
         };
         let large = vec![b'x'; 2 * INLINE_BYTES_MAX];
@@ -263,8 +257,7 @@ mod tests {
         let mut dispatcher = Dispatcher::new(1, 10);
         let mut fingerprint = |message: &str, memfd: Option<&[u8]>| {
             let memfd = memfd.map(|bytes| (memfd::seal(bytes).unwrap(), u32::try_from(bytes.len()).unwrap()));
-            let (lease, _) =
-                dispatcher.admit(Handoff { memfd, ..handoff(message.as_bytes()) }, Instant::now());
+            let (lease, _) = dispatcher.admit(Handoff { memfd, ..handoff(message.as_bytes()) });
             dispatcher.fingerprint(lease).unwrap()
         };
         let large = "x\n".repeat(INLINE_BYTES_MAX);
@@ -283,13 +276,13 @@ mod tests {
     #[test]
     fn over_the_budget_the_oldest_committed_lease_loses_its_dup_and_an_uncommitted_one_never() {
         let mut dispatcher = Dispatcher::new(1, 2);
-        let (first, _) = dispatcher.admit(handoff(b"{}"), Instant::now());
-        let (second, _) = dispatcher.admit(handoff(b"{}"), Instant::now());
+        let (first, _) = dispatcher.admit(handoff(b"{}"));
+        let (second, _) = dispatcher.admit(handoff(b"{}"));
         dispatcher.forget_payload(second);
-        let (third, dropped) = dispatcher.admit(handoff(b"{}"), Instant::now());
+        let (third, dropped) = dispatcher.admit(handoff(b"{}"));
         assert_eq!(dropped, Some(second));
         assert!(dispatcher.epitaph(second, Format::Text).is_none());
-        let (fourth, dropped) = dispatcher.admit(handoff(b"{}"), Instant::now());
+        let (fourth, dropped) = dispatcher.admit(handoff(b"{}"));
         assert_eq!(dropped, None);
         assert_eq!(dispatcher.forget_payload(fourth), Some(fourth), "the budget was overspent");
         assert!(dispatcher.handoff(first, 0).is_some() && dispatcher.handoff(third, 0).is_some());

@@ -307,7 +307,7 @@ impl EventLoop {
         match arrival.result {
             Ok(handoff) => {
                 self.parts.metrics.received(arrival.accepted_at.elapsed());
-                let (lease, dropped) = self.dispatcher.admit(handoff, arrival.accepted_at);
+                let (lease, dropped) = self.dispatcher.admit(handoff);
                 self.drop_dup(dropped);
                 match self.over_at.is_some() {
                     false if self.is_known_poison(lease) => {

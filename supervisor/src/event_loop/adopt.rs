@@ -2,7 +2,7 @@
 //! and leases of ours.
 
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use handoff_shared::channel::Fds;
 use handoff_shared::ids::{Generation, LeaseId, SlotId, WorkerId};
@@ -177,7 +177,7 @@ impl EventLoop {
                 has_fd = false;
             } else {
                 self.parts.metrics.adopted_lease(has_fd);
-                dropped.extend(self.dispatcher.readmit(said.lease, adopted, Instant::now()));
+                dropped.extend(self.dispatcher.readmit(said.lease, adopted));
             }
             admitted.push(HeldLease { lease: said.lease, attempt: said.attempt, stage, has_fd });
         }

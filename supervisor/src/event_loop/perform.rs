@@ -46,7 +46,7 @@ impl EventLoop {
             Action::Refuse { lease, refusal } => {
                 self.parts.metrics.refused(refusal);
                 self.waiting.lease_ended(lease, None);
-                if let Some((Some(client), _)) = self.dispatcher.remove(lease) {
+                if let Some(Some(client)) = self.dispatcher.remove(lease) {
                     self.refused.answer(Instant::now(), client, refusal);
                 }
             }

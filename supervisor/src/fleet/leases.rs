@@ -23,6 +23,7 @@ pub(super) struct Leases {
     queue: BTreeSet<(Instant, LeaseId)>,
 }
 
+/// As small as it can be: there may be a hundred thousand, and nearly all are beyond suspicion.
 #[derive(Debug)]
 struct Lease {
     place: Place,
@@ -31,7 +32,8 @@ struct Lease {
     attempts: u8,
     /// We still have a dup of the client's fd.
     has_fd: bool,
-    suspicion: Suspicion,
+    /// None: nothing is held against it.
+    suspicion: Option<Box<Suspicion>>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,12 +98,13 @@ impl Leases {
         })
     }
 
+    /// None: nothing is held against it.
     pub(super) fn suspicion(&self, id: LeaseId) -> Option<&Suspicion> {
-        self.live.get(&id).map(|lease| &lease.suspicion)
+        self.live.get(&id)?.suspicion.as_deref()
     }
 
     pub(super) fn suspicion_mut(&mut self, id: LeaseId) -> Option<&mut Suspicion> {
-        self.live.get_mut(&id).map(|lease| &mut lease.suspicion)
+        self.live.get_mut(&id).map(|lease| &mut **lease.suspicion.get_or_insert_default())
     }
 
     /// Nobody holds it; it waits among the suspects.
@@ -127,8 +130,7 @@ impl Leases {
             HeldStage::Epitaph => (Place::Taken { by }, Work::Epitaph(Format::default())),
         };
         let attempts = held.attempt.saturating_add(1);
-        let suspicion = Suspicion::default();
-        let lease = Lease { place, work, attempts, has_fd: held.has_fd, suspicion };
+        let lease = Lease { place, work, attempts, has_fd: held.has_fd, suspicion: None };
         match self.live.entry(held.lease) {
             Entry::Vacant(vacant) => {
                 vacant.insert(lease);
@@ -183,13 +185,8 @@ impl Fleet {
             self.actions.push_back(Action::Refuse { lease, refusal });
             return;
         }
-        let fresh = Lease {
-            place: Place::Queued,
-            work: Work::Serve,
-            attempts: 0,
-            has_fd: true,
-            suspicion: Suspicion::default(),
-        };
+        let fresh =
+            Lease { place: Place::Queued, work: Work::Serve, attempts: 0, has_fd: true, suspicion: None };
         let known = self.leases.live.insert(lease, fresh);
         assert!(known.is_none(), "a lease id is used once");
         self.leases.enqueue(lease, now + self.policy.queue_timeout);
