@@ -267,9 +267,11 @@ impl Fleet {
             let in_order = worker.untaken.front().is_some_and(|(sent, _)| sent == id);
             match self.leases.live.get_mut(id) {
                 Some(lease) if lease.place == (Place::Sent { to: by }) => {
-                    worker.untaken.retain(|(sent, _)| sent != id);
                     lease.place = Place::Taken { by };
-                    if !in_order {
+                    if in_order {
+                        worker.untaken.pop_front();
+                    } else {
+                        worker.untaken.retain(|(sent, _)| sent != id);
                         self.kill(by, Cause::Protocol);
                     }
                 }
@@ -310,10 +312,11 @@ impl Fleet {
             self.actions.push_back(Action::Close { lease: id, ending: LeaseEnding::Released(outcome) });
             return;
         }
-        let place =
-            self.leases.live.get(&id).map(|lease| lease.place).filter(|place| place.holder() == Some(by));
+        let place = match self.leases.live.entry(id) {
+            Entry::Occupied(lease) if lease.get().place.holder() == Some(by) => Some(lease.remove().place),
+            Entry::Occupied(_) | Entry::Vacant(_) => None,
+        };
         if place.is_some() {
-            self.leases.live.remove(&id);
             if let Some(worker) = self.workers.get_mut(&by) {
                 worker.load -= 1;
             }
