@@ -187,7 +187,7 @@ pub(super) struct Playing {
     steps: Answer,
     /// For the next step, whose time this is. A wake-up that comes late delays one step, and not all that follow.
     is_waiting: bool,
-    due_at: Moment,
+    due_at: Option<Moment>,
     /// Steps that came together so far.
     together: u32,
 }
@@ -197,7 +197,7 @@ impl Playing {
         Self {
             steps: Answer::new(config, &request.mock, &request.last_user_text()),
             is_waiting: false,
-            due_at: Moment::now(),
+            due_at: None,
             together: 0,
         }
     }
@@ -208,6 +208,7 @@ impl Playing {
         cx: &mut Context<'_>,
         alarm: &Alarm,
     ) -> Poll<Option<Result<Event, Failure>>> {
+        let now = alarm.now();
         if !self.is_waiting {
             if self.steps.burst.is_some_and(|burst| self.together >= burst.get()) {
                 // As if the rest were on its way.
@@ -215,10 +216,10 @@ impl Playing {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
-            self.due_at = (self.due_at + self.steps.delay()).max(alarm.now());
+            self.due_at = Some((self.due_at.unwrap_or(now) + self.steps.delay()).max(now));
             self.is_waiting = true;
         }
-        ready!(alarm.poll_until(self.due_at));
+        ready!(alarm.poll_until(self.due_at.unwrap_or(now)));
         self.is_waiting = false;
         self.together += 1;
         Poll::Ready(self.steps.next().map(|step| step.event))
@@ -268,6 +269,20 @@ mod tests {
         let [first, words @ .., finish, usage] = delays.as_slice() else { panic!("{delays:?}") };
         assert_eq!((*first, *finish, *usage), (200, 0, 0));
         assert!(words.iter().all(|delay| *delay == 50));
+    }
+
+    #[test]
+    fn what_waits_for_nothing_is_ready_at_once() {
+        let at_once = Mock { token_delay: Duration::ZERO, first_token_delay: Duration::ZERO, ..config() };
+        let alarm = Alarm::begin();
+        let mut playing = Playing::new(&at_once, &crate::request::parse(br#"{"prompt":"hi"}"#).unwrap());
+        let mut cx = Context::from_waker(std::task::Waker::noop());
+        while let Poll::Ready(event) = playing.poll_next(&mut cx, &alarm) {
+            if event.is_none() {
+                return;
+            }
+        }
+        panic!("it waits: {playing:?}");
     }
 
     #[test]
