@@ -27,6 +27,8 @@ use crate::timers::{Tick, Timers};
 
 /// Taken from the kernel at once.
 const EVENTS_MAX: usize = 256;
+/// Who has gone is still noted for his tick: for so long at most.
+const AHEAD_MAX: Duration = Duration::from_secs(60);
 const NO_WAIT: Timespec = Timespec { tv_sec: 0, tv_nsec: 0 };
 
 /// All sockets of a worker that somebody waits for.
@@ -95,7 +97,8 @@ impl Poller {
     fn poll_time(&self, cx: &mut Context<'_>, mut sleep: Pin<&mut Sleep>) {
         loop {
             let now = Moment::now();
-            while let Some((tick, places)) = self.timers.borrow_mut().pop(now) {
+            loop {
+                let Some((tick, places)) = self.timers.borrow_mut().pop(now) else { break };
                 let ports = self.ports.borrow();
                 let called = places.into_iter().filter_map(|place| ports.get(place as usize)?.upgrade());
                 called.for_each(|port| port.called(tick));
@@ -148,11 +151,12 @@ impl Port {
         }
     }
 
-    /// The session is woken at this time, or up to a tick later; also once too early, where it has wanted that before.
+    /// The session is woken at this time, or up to a tick later; also too early, where it has wanted that before or wants
+    /// to be woken in more than a minute.
     pub(crate) fn wake_by(&self, cx: &mut Context<'_>, at: Moment) {
         self.wake_me(cx);
-        let tick = Tick::after(at);
-        if tick < self.called_at.get() {
+        if Tick::after(at) < self.called_at.get() {
+            let tick = Tick::after(at.min(Moment::now() + AHEAD_MAX));
             self.called_at.set(tick);
             self.poller.timers.borrow_mut().add(tick, place(&self.fd));
         }
@@ -215,5 +219,44 @@ impl Drop for Port {
         if self.is_watched.get() {
             let _ = epoll::delete(self.poller.epoll.get_ref(), &self.fd);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_session_is_woken_at_the_earliest_time_also_when_it_wanted_a_later_one_before() {
+        let poller = Poller::new().unwrap();
+        let port = poller.port(UnixStream::pair().unwrap().0.into());
+        let began_at = Moment::now();
+        let woken = poll_fn(|cx| {
+            if began_at.elapsed() >= Duration::from_millis(20) {
+                return Poll::Ready(());
+            }
+            port.wake_by(cx, began_at + Duration::from_secs(60));
+            port.wake_by(cx, began_at + Duration::from_millis(20));
+            Poll::Pending
+        });
+        let others = tokio::task::LocalSet::new();
+        others.spawn_local(Rc::clone(&poller).run());
+        others.run_until(tokio::time::timeout(Duration::from_secs(5), woken)).await.unwrap();
+        assert_eq!(port.called_at.get(), Tick::NEVER);
+    }
+
+    #[tokio::test]
+    async fn who_has_gone_is_forgotten_soon_however_late_he_wanted_to_be_woken() {
+        let poller = Poller::new().unwrap();
+        for _ in 0..3 {
+            let port = poller.port(UnixStream::pair().unwrap().0.into());
+            port.wake_by(&mut Context::from_waker(Waker::noop()), Moment::now() + Duration::MAX);
+        }
+        let soon = Moment::now() + AHEAD_MAX + Duration::from_secs(1);
+        let forgotten =
+            std::iter::from_fn(|| poller.timers.borrow_mut().pop(soon)).map(|(_, places)| places.len());
+        assert_eq!(forgotten.sum::<usize>(), 3);
     }
 }
