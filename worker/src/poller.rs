@@ -225,25 +225,41 @@ impl Drop for Port {
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixStream;
+    use std::sync::{Arc, OnceLock};
+    use std::task::Wake;
 
     use super::*;
+
+    /// When a session was woken.
+    #[derive(Default)]
+    struct Woken(OnceLock<Moment>);
+
+    impl Wake for Woken {
+        fn wake(self: Arc<Self>) {
+            let _ = self.0.set(Moment::now());
+        }
+    }
 
     #[tokio::test]
     async fn a_session_is_woken_at_the_earliest_time_also_when_it_wanted_a_later_one_before() {
         let poller = Poller::new().unwrap();
         let port = poller.port(UnixStream::pair().unwrap().0.into());
-        let began_at = Moment::now();
-        let woken = poll_fn(|cx| {
-            if began_at.elapsed() >= Duration::from_millis(20) {
-                return Poll::Ready(());
+        let (woken, began_at) = (Arc::new(Woken::default()), Moment::now());
+        let waker = Waker::from(Arc::clone(&woken));
+        for later in [Duration::from_secs(60), Duration::from_millis(20), Duration::from_secs(30)] {
+            port.wake_by(&mut Context::from_waker(&waker), began_at + later);
+        }
+        let is_woken = async {
+            while woken.0.get().is_none() {
+                tokio::time::sleep(Duration::from_millis(1)).await;
             }
-            port.wake_by(cx, began_at + Duration::from_secs(60));
-            port.wake_by(cx, began_at + Duration::from_millis(20));
-            Poll::Pending
-        });
-        let others = tokio::task::LocalSet::new();
-        others.spawn_local(Rc::clone(&poller).run());
-        others.run_until(tokio::time::timeout(Duration::from_secs(5), woken)).await.unwrap();
+        };
+        tokio::select! {
+            () = is_woken => {}
+            () = poller.run() => panic!("it watches nobody any more"),
+            () = tokio::time::sleep(Duration::from_secs(10)) => panic!("nobody is woken"),
+        }
+        assert!(*woken.0.get().unwrap() >= began_at + Duration::from_millis(20));
         assert_eq!(port.called_at.get(), Tick::NEVER);
     }
 
