@@ -297,11 +297,12 @@ pub(crate) fn listen_addr(value: &Value<'_>) -> Allowed<SocketAddr> {
 }
 
 /// A level, or `tracing` filter directives. A lone word must be a level, though `tracing` would take `inof`
-/// for the name of a module and log nothing else.
+/// for the name of a module and log nothing else. Spans are not named: there are none.
 pub(crate) fn log_level(value: &Value<'_>) -> Allowed<String> {
     let is_directive = |part: &str| {
         let part = part.trim();
-        LEVELS.iter().any(|level| part.eq_ignore_ascii_case(level)) || part.contains(['=', '['])
+        LEVELS.iter().any(|level| part.eq_ignore_ascii_case(level))
+            || (part.contains('=') && !part.contains('['))
     };
     let text = value.text().filter(|text| text.len() <= TEXT_BYTES_MAX);
     text.filter(|text| {

@@ -108,6 +108,11 @@ fn a_bad_variable_is_named_with_its_value_and_what_is_allowed() {
             "must be one of trace, debug, info, warn, error, off, or filter directives",
         ),
         ("RUST_LOG", "a=b\n", "logging.level = \"a=b\\n\": must be one of trace"),
+        (
+            "RUST_LOG",
+            "info,[span{field=1}]=debug",
+            "logging.level = \"info,[span{field=1}]=debug\": must be one of trace",
+        ),
         ("DAEMON_LOG_FORMAT", "xml", "must be \"pretty\" or \"json\" or \"journald\""),
     ] {
         let text = from_variable(variable, value).unwrap_err().to_string();
