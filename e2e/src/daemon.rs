@@ -350,6 +350,18 @@ impl Daemon {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
+    /// The first line of the log that has these words; waits for it: what is said is written a moment later.
+    ///
+    /// # Panics
+    /// When it does not come in time.
+    #[must_use]
+    #[track_caller]
+    pub fn logged(&self, words: &str) -> String {
+        eventually(&format!("the log says {words:?}"), || {
+            self.log().lines().find(|line| line.contains(words)).map(str::to_owned)
+        })
+    }
+
     /// What the workers' log says about each session that has ended, in the order of their ends.
     #[must_use]
     pub fn sessions(&self) -> Vec<Value> {

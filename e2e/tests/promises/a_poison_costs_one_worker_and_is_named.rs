@@ -86,10 +86,7 @@ fn the_operator_learns_which_one_it_was() {
     });
     // Without the envelope, which is another one each time.
     assert_eq!(told["bytes"], POISON_BYTES, "{told}");
-    let log = daemon.log();
-    let mut lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
-    let line = lines.find(|line| line["message"].as_str().is_some_and(|text| text.starts_with("poison: ")));
-    let line = line.expect("a line in the log");
+    let line: Value = serde_json::from_str(&daemon.logged("\"message\":\"poison: ")).expect("JSON");
     assert_eq!(line["level"], "ERROR", "{line}");
     for field in ["lease", "bytes", "hash"] {
         assert_eq!(line[field], told[field], "{field}: {line}");

@@ -26,6 +26,7 @@ fn a_lease_that_is_still_to_come_belongs_to_nobody() {
     assert!(client.response().is_complete());
     assert_eq!(daemon.exit_status(), None, "the supervisor lives");
     assert_eq!(daemon.status()["pid"], successor);
-    assert!(daemon.log().contains("cause=Protocol") || daemon.log().contains(r#""cause":"Protocol""#));
+    let line = daemon.logged("worker is killed");
+    assert!(line.contains(r#""cause":"Protocol""#), "{line}");
     eventually("no invented lease is left", || (daemon.status()["leases"] == 0).then_some(()));
 }

@@ -130,8 +130,7 @@ fn max_connections_is_capped_to_what_the_limit_allows_and_logged() {
     // Two workers, each with 512 less the reserve.
     assert_eq!(daemon.status()["max_connections"], 768);
     assert_eq!(daemon.metric("handoffd_max_connections"), 768.0);
-    let line =
-        daemon.log().lines().find(|line| line.contains("is capped")).map(str::to_owned).unwrap_or_default();
+    let line = daemon.logged("is capped");
     for fact in [r#""max_connections":768"#, r#""configured":100000"#, r#""fd_limit":512"#] {
         assert!(line.contains(fact), "{fact} is not in the log: {line:?}");
     }
