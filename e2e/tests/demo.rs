@@ -34,7 +34,9 @@ impl Place {
     }
 
     fn command(&self, world: &str) -> Command {
-        let mut command = Command::new(workspace().join("scripts/demo"));
+        // Ctrl-C works in it, also where these tests run in a background in which it does not.
+        let mut command = Command::new("env");
+        command.arg("--default-signal=INT").arg(workspace().join("scripts/demo"));
         let handoffd = daemon::binary("handoffd");
         let module = target().0.join("module/libmod_socket_handoff.so");
         assert!(
