@@ -15,7 +15,7 @@ const PAYLOAD: &[u8] = br#"{"prompt":"hi","mock":{"token_delay_ms":0}}"#;
 fn a_thousand_of_them() {
     const SILENT: usize = 1000;
     let daemon = Daemon::with(&Options {
-        toml: "handoff_timeout_secs = 3\n".to_owned(),
+        toml: "handoff_timeout_secs = 5\n".to_owned(),
         stream_socket: true,
         ..Options::default()
     });
@@ -29,7 +29,8 @@ fn a_thousand_of_them() {
         assert!(daemon.hand_over(PAYLOAD).response().is_complete());
     }
     let took = began_at.elapsed();
-    assert_eq!(rejected(&daemon, "timeout"), 0.0, "20 handoffs among silent peers took {took:?}");
+    assert!(took < Duration::from_secs(2), "20 handoffs among silent peers took {took:?}");
+    assert!(rejected(&daemon, "timeout") < SILENT as f64, "none of them is silent any more");
     eventually("all have timed out", || (rejected(&daemon, "timeout") == SILENT as f64).then_some(()));
     eventually("every fd is closed", || (daemon.fds() <= fds).then_some(()));
     for peer in peers {
