@@ -167,12 +167,20 @@ impl Client {
         .expect("a connection to half-close");
     }
 
-    /// Bounds how much the kernel keeps for a client that does not read.
+    /// The kernel keeps as little as it can for a client that does not read.
     ///
     /// # Panics
     /// When the socket refuses the option.
     pub fn shrink_buffer(&self) {
-        nix::sys::socket::setsockopt(&self.as_fd(), nix::sys::socket::sockopt::RcvBuf, &2048)
+        self.limit_buffer(2048);
+    }
+
+    /// Bounds how much the kernel keeps for a client that does not read; by itself it may keep tens of megabytes.
+    ///
+    /// # Panics
+    /// When the socket refuses the option.
+    pub fn limit_buffer(&self, bytes: usize) {
+        nix::sys::socket::setsockopt(&self.as_fd(), nix::sys::socket::sockopt::RcvBuf, &bytes)
             .expect("a buffer");
     }
 

@@ -41,6 +41,19 @@ pub fn status(pid: u32, key: &str) -> String {
     lines.next().map(|value| value.split_whitespace().collect::<Vec<_>>().join(" ")).unwrap_or_default()
 }
 
+/// What a process has in memory for itself, in bytes: not its program, of which pages come and go.
+///
+/// # Panics
+/// When there is no such process.
+#[must_use]
+pub fn own_memory(pid: u32) -> u64 {
+    let bytes = |key| {
+        let value = status(pid, key);
+        value.strip_suffix(" kB").and_then(|kib| kib.parse::<u64>().ok()).expect("a number of KiB") << 10
+    };
+    bytes("RssAnon") + bytes("RssShmem")
+}
+
 /// `[workers]` of a test that looks into workers' fds or environment: only root may look into a confined one.
 #[must_use]
 pub fn transparent_workers() -> &'static str {

@@ -4,7 +4,7 @@
 use std::os::fd::AsFd;
 
 use handoff_e2e::apache::{enveloped, hand_over_with, memfd};
-use handoff_e2e::process::{fds, status};
+use handoff_e2e::process::{fds, own_memory};
 use handoff_e2e::upstream::{Dialect, Protocol, Upstream};
 use handoff_e2e::{Client, Daemon, eventually};
 use serde_json::{Value, json};
@@ -38,20 +38,16 @@ fn ask(daemon: &Daemon, envelope: &Value, payload: &[u8]) -> Client {
     hand_over_with(&daemon.socket(), &enveloped(envelope, ""), memfd(payload, true).as_fd())
 }
 
-fn rss_mib(pid: u32) -> usize {
-    let kib: usize = status(pid, "VmRSS").trim_end_matches(" kB").parse().expect("a number of KiB");
-    kib / 1024
-}
-
-/// What the supervisor and all workers have in memory.
-fn rss_of_all(daemon: &Daemon) -> usize {
-    rss_mib(daemon.pid()) + daemon.workers("ready").into_iter().map(rss_mib).sum::<usize>()
+/// What the supervisor and all workers have in memory, in MiB.
+fn memory_of_all(daemon: &Daemon) -> u64 {
+    let of_workers: u64 = daemon.workers("ready").into_iter().map(own_memory).sum();
+    (own_memory(daemon.pid()) + of_workers) >> 20
 }
 
 #[test]
 fn thirty_megabytes_arrive_byte_for_byte_and_leave_nothing_behind() {
     let (llm, daemon) = site();
-    let (memory, open) = (rss_of_all(&daemon), daemon.fds());
+    let (memory, open) = (memory_of_all(&daemon), daemon.fds());
     let text = conversation(30_000_000, 1);
     let response = ask(&daemon, &json!({"v": 1}), payload("r", &text).as_bytes()).response();
     assert!(response.is_complete(), "{response:?}");
@@ -59,14 +55,14 @@ fn thirty_megabytes_arrive_byte_for_byte_and_leave_nothing_behind() {
     assert!(sent["messages"][0]["content"] == text.as_str(), "the question has changed on its way");
     // One more is the connection to the upstream, which is kept.
     eventually("fds and memory go back", || {
-        (daemon.fds() <= open + 1 && rss_of_all(&daemon) < memory + 12).then_some(())
+        (daemon.fds() <= open + 1 && memory_of_all(&daemon) < memory + 12).then_some(())
     });
 }
 
 #[test]
 fn eight_at_once_are_all_answered() {
     let (llm, daemon) = site();
-    let memory = rss_of_all(&daemon);
+    let memory = memory_of_all(&daemon);
     let workers = daemon.workers("ready");
     let texts: Vec<String> = (0..8).map(|salt| conversation(30 * MEBIBYTE, salt)).collect();
     let clients: Vec<Client> = texts
@@ -85,7 +81,7 @@ fn eight_at_once_are_all_answered() {
         assert!(seen.request.json()["messages"][0]["content"] == text.as_str(), "r{number:?} has changed");
     }
     assert_eq!(llm.request_count(), 8);
-    eventually("memory goes back", || (rss_of_all(&daemon) < memory + 24).then_some(()));
+    eventually("memory goes back", || (memory_of_all(&daemon) < memory + 24).then_some(()));
     assert_eq!(daemon.workers("ready"), workers, "no worker was lost");
 }
 

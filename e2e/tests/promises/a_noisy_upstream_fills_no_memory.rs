@@ -3,13 +3,8 @@
 use std::time::Duration;
 
 use handoff_e2e::Daemon;
-use handoff_e2e::process::status;
+use handoff_e2e::process::own_memory;
 use handoff_e2e::upstream::{Answer, Dialect, Protocol, Step, Upstream};
-
-fn rss_kib(pid: u32) -> u64 {
-    let rss = status(pid, "VmRSS");
-    rss.trim_end_matches(" kB").parse().expect("a number of KiB")
-}
 
 #[test]
 fn counts_of_tokens_without_end_are_let_through_at_last() {
@@ -22,10 +17,10 @@ fn counts_of_tokens_without_end_are_let_through_at_last() {
         llm.backend_toml("llm", Dialect::OpenAi)
     ));
     let worker = daemon.workers("ready")[0];
-    let before = rss_kib(worker);
+    let before = own_memory(worker);
     let mut client = daemon.hand_over(r#"{"prompt":"x","include":["usage"]}"#);
     let begin = client.read_until("usage");
     assert!(begin.starts_with("HTTP/1.1 200 "), "{begin}");
-    let grown = rss_kib(worker).saturating_sub(before);
-    assert!(grown < 24 << 10, "the worker has grown by {grown} KiB");
+    let grown = own_memory(worker).saturating_sub(before);
+    assert!(grown < 24 << 20, "the worker has grown by {grown} bytes");
 }

@@ -2,16 +2,12 @@
 //! does not keep it for as long as the answer takes.
 
 use handoff_e2e::apache::hand_over_large;
-use handoff_e2e::process::status;
+use handoff_e2e::process::own_memory;
 use handoff_e2e::upstream::{Answer, Dialect, Protocol, Step, Upstream};
 use handoff_e2e::{Client, Daemon, eventually};
 
-const QUESTION_KIB: usize = 1024;
+const QUESTION_BYTES: usize = 1 << 20;
 const QUESTIONS: usize = 40;
-
-fn rss_kib(pid: u32) -> usize {
-    status(pid, "VmRSS").trim_end_matches(" kB").parse().expect("a number of KiB")
-}
 
 #[test]
 fn many_large_questions_under_way_take_little_memory() {
@@ -23,17 +19,18 @@ fn many_large_questions_under_way_take_little_memory() {
             llm.backend_toml("llm", Dialect::OpenAi)
         ));
         let worker = daemon.workers("ready")[0];
-        let question = format!(r#"{{"prompt":"{}"}}"#, "x ".repeat(QUESTION_KIB * 1024 / 2));
+        let question = format!(r#"{{"prompt":"{}"}}"#, "x ".repeat(QUESTION_BYTES / 2));
         let ask = || {
             let mut client = hand_over_large(&daemon.socket(), question.as_bytes());
             drop(client.read_until("w0"));
             client
         };
         let first = ask();
-        let before = rss_kib(worker);
+        let before = own_memory(worker);
         let others: Vec<Client> = (1..QUESTIONS).map(|_| ask()).collect();
         eventually("the questions are gone", || {
-            (rss_kib(worker).saturating_sub(before) < QUESTIONS * QUESTION_KIB / 4).then_some(())
+            (own_memory(worker).saturating_sub(before) < (QUESTIONS * QUESTION_BYTES / 4) as u64)
+                .then_some(())
         });
         drop((first, others));
     }
