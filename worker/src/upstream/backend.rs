@@ -40,6 +40,8 @@ const MASK: &str = "<secret>";
 #[derive(Debug)]
 pub(super) struct Backend {
     pub(super) config: Config,
+    /// What it is asked for where the site names none.
+    pub(super) model: Rc<str>,
     pub(super) source: Source,
     pub(super) recordings: Rc<Recordings>,
     rest: RefCell<Rest>,
@@ -70,6 +72,7 @@ pub(super) struct Remote {
 impl Backend {
     pub(super) fn new(
         config: &Config,
+        default_model: &Rc<str>,
         opened: &Opened,
         recordings: &Rc<Recordings>,
     ) -> Result<Rc<Self>, OpenError> {
@@ -87,6 +90,7 @@ impl Backend {
         };
         Ok(Rc::new(Self {
             config: config.clone(),
+            model: config.model.as_deref().map_or_else(|| Rc::clone(default_model), Rc::from),
             source,
             recordings: Rc::clone(recordings),
             rest: RefCell::default(),

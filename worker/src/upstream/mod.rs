@@ -67,10 +67,11 @@ impl Upstreams {
         reporter: &Rc<Reporter>,
     ) -> Result<Self, OpenError> {
         let all = config.backends.all.iter();
+        let default_model = Rc::from(config.backends.default_model.as_str());
         let recordings = Recordings::new(opened.records.clone(), config.logging.prompts);
         Ok(Self {
             backends: all
-                .map(|backend| Backend::new(backend, opened, &recordings))
+                .map(|backend| Backend::new(backend, &default_model, opened, &recordings))
                 .collect::<Result<_, _>>()?,
             config: Rc::clone(config),
             counts: Rc::clone(counts),
@@ -175,14 +176,16 @@ impl Upstreams {
 
     /// A fallback is asked for its own model, where it has one: it need not know the first one's.
     fn choice(&self, backend: &Rc<Backend>, request: &ChatRequest, is_first: bool) -> Choice {
-        let (asked, own) = (request.model.as_ref(), backend.config.model.as_ref());
-        let model = if is_first { asked.or(own) } else { own.or(asked) };
+        let asked = request.model.as_deref().filter(|_| is_first || backend.config.model.is_none());
         let native = match request.format {
             Format::Raw => Native::Whole,
             Format::OpenAi if backend.speaks_openai() => Native::Data { usage: request.include.usage },
             Format::OpenAi | Format::Content | Format::Text | Format::Events => Native::No,
         };
-        let model = model.unwrap_or(&self.config.backends.default_model).as_str().into();
+        let model = match asked {
+            Some(asked) if *asked != *backend.model => asked.into(),
+            _ => Rc::clone(&backend.model),
+        };
         Choice { backend: Rc::clone(backend), model, native }
     }
 }
