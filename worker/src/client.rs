@@ -6,7 +6,7 @@
 use std::future::poll_fn;
 use std::os::fd::{AsFd, AsRawFd};
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use handoff_config::HalfClose;
@@ -123,19 +123,19 @@ impl Client {
     }
 
     /// Ready when the client is gone. What it sends meanwhile is read and thrown away.
-    pub(crate) fn poll_gone(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+    pub(crate) fn poll_gone(&mut self) -> Poll<()> {
         while self.reads() {
-            if self.port.poll_ready(cx, READABLE).is_pending() {
+            if self.port.poll_ready(READABLE).is_pending() {
                 return Poll::Pending;
             }
             // Forgotten first: what comes while we read rings again.
             self.port.forget(READABLE.difference(RESET));
-            if self.read_away().is_ready() || self.port.poll_ready(cx, RESET).is_ready() {
+            if self.read_away().is_ready() || self.port.poll_ready(RESET).is_ready() {
                 return Poll::Ready(());
             }
         }
         // From whom nothing more is read, only a reset counts.
-        self.port.poll_ready(cx, RESET)
+        self.port.poll_ready(RESET)
     }
 
     /// Reads what is there. Ready: the client is gone.
@@ -188,7 +188,7 @@ impl Client {
                 return;
             }
         }
-        let _ = tokio::time::timeout_at(deadline.into(), poll_fn(|cx| self.poll_gone(cx))).await;
+        let _ = tokio::time::timeout_at(deadline.into(), poll_fn(|_| self.poll_gone())).await;
     }
 
     /// Nothing more is to be said to somebody who does not listen. The supervisor's dup must not keep the
@@ -218,9 +218,9 @@ impl Client {
         let mut looks_left = LOOKS_PER_WRITE_TIMEOUT;
         while looks_left > 0 {
             // Room first: whoever looks for a reset forgets that there was any.
-            let change = poll_fn(|cx| match self.poll_writable(cx) {
+            let change = poll_fn(|_| match self.poll_writable() {
                 Poll::Ready(()) => Poll::Ready(Ok(())),
-                Poll::Pending => self.poll_gone(cx).map(|()| Err(WriteError::Gone)),
+                Poll::Pending => self.poll_gone().map(|()| Err(WriteError::Gone)),
             });
             tokio::select! {
                 biased;
@@ -234,8 +234,8 @@ impl Client {
     }
 
     /// The readiness that led to EAGAIN is stale: forget it, and wait for the next.
-    fn poll_writable(&self, cx: &mut Context<'_>) -> Poll<()> {
-        let ready = self.port.poll_ready(cx, WRITABLE);
+    fn poll_writable(&self) -> Poll<()> {
+        let ready = self.port.poll_ready(WRITABLE);
         self.port.forget(EventFlags::OUT);
         ready
     }

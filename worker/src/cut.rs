@@ -5,13 +5,12 @@
 
 use std::cell::Cell;
 use std::future::poll_fn;
-use std::task::{Context, Poll};
+use std::task::Poll;
 
 use handoff_shared::limits::LAST_WORDS;
 
 use crate::drain::Drain;
 use crate::moment::Moment;
-use crate::poller::Port;
 
 /// It comes once. Whoever lets it fall wakes those whom it concerns.
 #[derive(Debug, Default)]
@@ -35,8 +34,6 @@ impl Cut {
 pub(crate) struct Leash<'a> {
     pub(crate) drain: &'a Drain,
     pub(crate) own: &'a Cut,
-    /// By which the session is woken.
-    pub(crate) port: &'a Port,
 }
 
 /// Why a session is ended.
@@ -49,9 +46,8 @@ pub(crate) enum Why {
 }
 
 impl Leash<'_> {
-    /// Ready when the session has to end. The session's own task polls this, and no other.
-    pub(crate) fn poll_pulled(self, cx: &mut Context<'_>) -> Poll<Why> {
-        self.port.wake_me(cx);
+    /// Ready when the session has to end. It is called then.
+    pub(crate) fn poll_pulled(self) -> Poll<Why> {
         match self.fallen() {
             Some((why, _)) => Poll::Ready(why),
             None => Poll::Pending,
@@ -60,7 +56,7 @@ impl Leash<'_> {
 
     /// Resolves when the session has to end.
     pub(crate) async fn pulled(self) -> Why {
-        poll_fn(|cx| self.poll_pulled(cx)).await
+        poll_fn(|_| self.poll_pulled()).await
     }
 
     /// Resolves when also the time for last words is over.

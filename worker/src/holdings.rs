@@ -17,7 +17,6 @@ use handoff_shared::limits::{
 use handoff_shared::message::{Format, Handoff, Held, HeldLease, HeldStage, SessionView};
 
 use crate::poller::Port;
-use crate::progress::Progress;
 
 /// A handoff as it was received.
 #[derive(Debug)]
@@ -31,7 +30,6 @@ pub(crate) struct Task {
 pub(crate) struct Holding {
     pub(crate) stage: Stage,
     pub(crate) port: Rc<Port>,
-    pub(crate) progress: Rc<Progress>,
 }
 
 /// How far it is.
@@ -69,7 +67,7 @@ impl Holdings {
             && let Stage::Taken(task) = &holding.stage
         {
             holding.stage = Stage::Committed { attempt: task.handoff.attempt, format };
-            holding.progress.is_committed.set(true);
+            holding.port.progress.is_committed.set(true);
             holding.port.wake();
         }
     }
@@ -82,7 +80,7 @@ impl Holdings {
     /// An operator ends this one. One that is not here has ended already.
     pub(crate) fn cancel(&self, lease: LeaseId) {
         if let Some(holding) = self.0.get(&lease) {
-            holding.progress.cut.fall();
+            holding.port.progress.cut.fall();
             holding.port.wake();
         }
     }
@@ -92,7 +90,7 @@ impl Holdings {
         let start = after.map_or(Bound::Unbounded, Bound::Excluded);
         let mut rest = self.0.range((start, Bound::Unbounded));
         let page = rest.by_ref().take(SESSIONS_PER_PAGE_MAX);
-        let page = page.map(|(lease, holding)| holding.progress.view(*lease)).collect();
+        let page = page.map(|(lease, holding)| holding.port.progress.view(*lease)).collect();
         (page, rest.next().is_none())
     }
 
@@ -220,6 +218,7 @@ impl Listed {
 mod tests {
     use super::*;
     use crate::poller::Poller;
+    use crate::progress::Progress;
     use handoff_shared::ids::{Generation, SlotId};
     use handoff_shared::message::{PROTOCOL_VERSION, Payload, Phase, ToSupervisor};
 
@@ -246,9 +245,8 @@ mod tests {
         };
         let memfd = memfd.then(|| Arc::new(handoff_shared::memfd::seal(b"x").unwrap()));
         let socket = std::os::unix::net::UnixStream::pair().unwrap().0;
-        let port = Poller::new().unwrap().port(socket.into());
-        let progress = Rc::new(Progress::new(Phase::Waiting));
-        Holding { stage: Stage::Taken(Rc::new(Task { handoff, memfd })), port, progress }
+        let port = Poller::new(Rc::default()).unwrap().port(socket.into(), Progress::new(Phase::Waiting));
+        Holding { stage: Stage::Taken(Rc::new(Task { handoff, memfd })), port }
     }
 
     fn pages(inventory: &mut Inventory) -> Vec<(Held, usize)> {
@@ -341,7 +339,7 @@ mod tests {
         for _ in 0..SESSIONS_PER_PAGE_MAX {
             let holding = taken(lease, 0, false);
             let name = "\u{1f600}".repeat(1000);
-            holding.progress.name(Some(&name), Some(&name));
+            holding.port.progress.name(Some(&name), Some(&name));
             holdings.add(lease, holding);
             lease = lease.next();
         }

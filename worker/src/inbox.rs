@@ -33,6 +33,7 @@ use crate::opened::OpenError;
 use crate::poller::Poller;
 use crate::progress::Progress;
 use crate::report::{Held, Reporter};
+use crate::runner::Runner;
 use crate::sandbox::Confined;
 use crate::session::{self, Readers};
 use crate::upstream::Upstreams;
@@ -44,6 +45,7 @@ pub(crate) struct Room {
     pub(crate) reporter: Rc<Reporter>,
     pub(crate) drain: Drain,
     pub(crate) poller: Rc<Poller>,
+    pub(crate) runner: Rc<Runner>,
     pub(crate) counts: Rc<RefCell<Counts>>,
     pub(crate) upstreams: Upstreams,
     pub(crate) files: Files,
@@ -87,9 +89,12 @@ pub async fn work(
         .map_err(|error| InboxError::Upstreams(Box::new(error)))?;
     let files = Files::new(confined.opened.files);
     let (drain, readers) = (Drain::default(), Readers::default());
-    let poller = Poller::new().map_err(InboxError::Setup)?;
+    let runner = Rc::<Runner>::default();
+    let poller = Poller::new(Rc::clone(&runner)).map_err(InboxError::Setup)?;
     spawn_local(Rc::clone(&poller).run());
-    let room = Rc::new(Room { reporter, drain, poller, counts, upstreams, files, readers, configure });
+    spawn_local(Rc::clone(&runner).run());
+    let room =
+        Rc::new(Room { reporter, drain, poller, runner, counts, upstreams, files, readers, configure });
     let mut inbox = Inbox {
         beat: 0,
         ends_when_empty: false,
@@ -114,6 +119,8 @@ pub async fn work(
     };
     // A supervisor that does not read keeps nobody alive.
     let _ = timeout(LAST_WORDS, last_words).await;
+    // Whoever is left here has this room in his hands, and it has him.
+    inbox.room.runner.clear();
     Ok(())
 }
 
@@ -192,12 +199,15 @@ impl Inbox<'_> {
                 let lease = handoff.lease;
                 let task = Rc::new(Task { handoff, memfd });
                 let held = self.enter(lease, Stage::Taken(Rc::clone(&task)), client)?;
-                spawn_local(session::serve(Rc::clone(&self.room), held, task, Instant::now()));
+                let place = held.port.place();
+                let session = session::serve(Rc::clone(&self.room), held, task, Instant::now());
+                self.room.runner.start(place, session);
             }
             ToWorker::Epitaph { lease, format } => {
                 let client = fds.next().ok_or(InboxError::OutOfTurn("epitaph without its client"))?;
                 let held = self.enter(lease, Stage::Epitaph, client)?;
-                spawn_local(session::bury(Rc::clone(&self.room), held, format));
+                let place = held.port.place();
+                self.room.runner.start(place, session::bury(Rc::clone(&self.room), held, format));
             }
             ToWorker::Drain { remaining_ms } => {
                 self.room.drain.begin(Instant::now() + Duration::from_millis(remaining_ms));
@@ -223,9 +233,8 @@ impl Inbox<'_> {
             Stage::Taken(_) | Stage::Committed { .. } => Phase::Waiting,
             Stage::Epitaph => Phase::Epitaph,
         };
-        let port = self.room.poller.port(client);
-        let holding = Holding { stage, port, progress: Rc::new(Progress::new(phase)) };
-        let held = self.room.reporter.enter(lease, holding);
+        let port = self.room.poller.port(client, Progress::new(phase));
+        let held = self.room.reporter.enter(lease, Holding { stage, port });
         held.ok_or(InboxError::OutOfTurn("a lease that is here already"))
     }
 

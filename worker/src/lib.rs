@@ -6,7 +6,7 @@
 //!
 //! `sandbox` confines the process before it begins; `inbox` receives; `session` is one client from start to end, with
 //! `request`, `files`, `upstream`, `format` and `client` as its rooms; `report` tells the supervisor, and `progress` an operator;
-//! `poller` watches the clients' sockets and the clock (`timers`, and `alarm` within a session);
+//! `runner` runs them, and `poller` watches the clients' sockets and the clock (`timers`, and `alarm` within a session);
 //! `drain` knows when it is enough, and `cut` carries it to the sessions.
 
 #![forbid(unsafe_code)]
@@ -29,6 +29,7 @@ mod poller;
 mod progress;
 mod report;
 pub mod request;
+mod runner;
 pub mod sandbox;
 mod session;
 pub mod sse;

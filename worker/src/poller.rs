@@ -13,7 +13,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::pin::{Pin, pin};
 use std::rc::{Rc, Weak};
-use std::task::{Context, Poll, Waker, ready};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use handoff_shared::fdpass::Watched;
@@ -23,6 +23,8 @@ use tokio::io::Interest;
 use tokio::time::Sleep;
 
 use crate::moment::Moment;
+use crate::progress::Progress;
+use crate::runner::Runner;
 use crate::timers::{Tick, Timers};
 
 /// Taken from the kernel at once.
@@ -38,40 +40,41 @@ pub(crate) struct Poller {
     /// By the fd's number.
     ports: RefCell<Vec<Weak<Port>>>,
     timers: RefCell<Timers>,
+    runner: Rc<Runner>,
 }
 
-/// A client's socket.
+/// A client's socket, and how far its session is.
 #[derive(Debug)]
 pub(crate) struct Port {
+    pub(crate) progress: Progress,
     fd: OwnedFd,
     poller: Rc<Poller>,
     is_watched: Cell<bool>,
     ready: Cell<EventFlags>,
     /// The tick at which it is called.
     called_at: Cell<Tick>,
-    waker: RefCell<Option<Waker>>,
 }
 
 impl Poller {
-    /// Watches nobody yet.
+    /// Watches nobody yet. Sessions run at the places of their clients.
     ///
     /// # Errors
     /// When we are out of fds.
-    pub(crate) fn new() -> io::Result<Rc<Self>> {
+    pub(crate) fn new(runner: Rc<Runner>) -> io::Result<Rc<Self>> {
         let epoll = Watched::new(epoll::create(CreateFlags::CLOEXEC)?, Interest::READABLE)?;
-        Ok(Rc::new(Self { epoll, ports: RefCell::default(), timers: RefCell::default() }))
+        Ok(Rc::new(Self { epoll, ports: RefCell::default(), timers: RefCell::default(), runner }))
     }
 
     /// Takes a client's socket. The kernel is told when somebody has to wait for it.
-    pub(crate) fn port(self: &Rc<Self>, fd: OwnedFd) -> Rc<Port> {
+    pub(crate) fn port(self: &Rc<Self>, fd: OwnedFd, progress: Progress) -> Rc<Port> {
         let number = place(&fd) as usize;
         let port = Rc::new(Port {
+            progress,
             fd,
             poller: Rc::clone(self),
             is_watched: Cell::new(false),
             ready: Cell::new(EventFlags::empty()),
             called_at: Cell::new(Tick::NEVER),
-            waker: RefCell::default(),
         });
         let mut ports = self.ports.borrow_mut();
         if ports.len() <= number {
@@ -136,29 +139,23 @@ impl Poller {
 }
 
 impl Port {
-    /// The session's own task is woken by everything that concerns it from outside.
-    pub(crate) fn wake_me(&self, cx: &mut Context<'_>) {
-        let mut waker = self.waker.borrow_mut();
-        if waker.as_ref().is_none_or(|waker| !waker.will_wake(cx.waker())) {
-            *waker = Some(cx.waker().clone());
-        }
+    /// Where its session is.
+    pub(crate) fn place(&self) -> u32 {
+        place(&self.fd)
     }
 
     /// Something that the session waits for has happened.
     pub(crate) fn wake(&self) {
-        if let Some(waker) = &*self.waker.borrow() {
-            waker.wake_by_ref();
-        }
+        self.poller.runner.call(self.place());
     }
 
     /// The session is woken at this time, or up to a tick later; also too early, where it has wanted that before or wants
     /// to be woken in more than a minute.
-    pub(crate) fn wake_by(&self, cx: &mut Context<'_>, at: Moment) {
-        self.wake_me(cx);
+    pub(crate) fn wake_by(&self, at: Moment) {
         if Tick::after(at) < self.called_at.get() {
             let tick = Tick::after(at.min(Moment::now() + AHEAD_MAX));
             self.called_at.set(tick);
-            self.poller.timers.borrow_mut().add(tick, place(&self.fd));
+            self.poller.timers.borrow_mut().add(tick, self.place());
         }
     }
 
@@ -176,8 +173,7 @@ impl Port {
     }
 
     /// Ready when one of these was seen since it was forgotten, or can be seen no more.
-    pub(crate) fn poll_ready(&self, cx: &mut Context<'_>, wanted: EventFlags) -> Poll<()> {
-        self.wake_me(cx);
+    pub(crate) fn poll_ready(&self, wanted: EventFlags) -> Poll<()> {
         if !self.is_watched.get() && self.watch().is_err() {
             return Poll::Ready(());
         }
@@ -191,7 +187,7 @@ impl Port {
 
     fn watch(&self) -> io::Result<()> {
         let flags = EventFlags::IN | EventFlags::OUT | EventFlags::RDHUP | EventFlags::ET;
-        epoll::add(self.poller.epoll.get_ref(), &self.fd, EventData::new_u64(place(&self.fd).into()), flags)?;
+        epoll::add(self.poller.epoll.get_ref(), &self.fd, EventData::new_u64(self.place().into()), flags)?;
         self.is_watched.set(true);
         Ok(())
     }
@@ -225,50 +221,50 @@ impl Drop for Port {
 #[cfg(test)]
 mod tests {
     use std::os::unix::net::UnixStream;
-    use std::sync::{Arc, OnceLock};
-    use std::task::Wake;
+
+    use handoff_shared::message::Phase;
 
     use super::*;
-
-    /// When a session was woken.
-    #[derive(Default)]
-    struct Woken(OnceLock<Moment>);
-
-    impl Wake for Woken {
-        fn wake(self: Arc<Self>) {
-            let _ = self.0.set(Moment::now());
-        }
-    }
+    use crate::runner::Part;
 
     #[tokio::test]
     async fn a_session_is_woken_at_the_earliest_time_also_when_it_wanted_a_later_one_before() {
-        let poller = Poller::new().unwrap();
-        let port = poller.port(UnixStream::pair().unwrap().0.into());
-        let (woken, began_at) = (Arc::new(Woken::default()), Moment::now());
-        let waker = Waker::from(Arc::clone(&woken));
-        for later in [Duration::from_secs(60), Duration::from_millis(20), Duration::from_secs(30)] {
-            port.wake_by(&mut Context::from_waker(&waker), began_at + later);
-        }
+        let runner = Rc::new(Runner::default());
+        let poller = Poller::new(Rc::clone(&runner)).unwrap();
+        let port = poller.port(UnixStream::pair().unwrap().0.into(), Progress::new(Phase::Waiting));
+        let (polls, began_at) = (Rc::new(RefCell::new(Vec::new())), Moment::now());
+        let (own_port, own_polls) = (Rc::clone(&port), Rc::clone(&polls));
+        let session = poll_fn(move |_| {
+            if own_polls.borrow().is_empty() {
+                for later in [Duration::from_secs(60), Duration::from_millis(20), Duration::from_secs(30)] {
+                    own_port.wake_by(began_at + later);
+                }
+            }
+            own_polls.borrow_mut().push(Moment::now());
+            Poll::Pending
+        });
+        runner.start(port.place(), Part::new(session));
         let is_woken = async {
-            while woken.0.get().is_none() {
+            while polls.borrow().len() < 2 {
                 tokio::time::sleep(Duration::from_millis(1)).await;
             }
         };
         tokio::select! {
             () = is_woken => {}
             () = poller.run() => panic!("it watches nobody any more"),
+            () = runner.run() => panic!("it runs nobody any more"),
             () = tokio::time::sleep(Duration::from_secs(10)) => panic!("nobody is woken"),
         }
-        assert!(*woken.0.get().unwrap() >= began_at + Duration::from_millis(20));
+        assert!(polls.borrow()[1] >= began_at + Duration::from_millis(20));
         assert_eq!(port.called_at.get(), Tick::NEVER);
     }
 
     #[tokio::test]
     async fn who_has_gone_is_forgotten_soon_however_late_he_wanted_to_be_woken() {
-        let poller = Poller::new().unwrap();
+        let poller = Poller::new(Rc::default()).unwrap();
         for _ in 0..3 {
-            let port = poller.port(UnixStream::pair().unwrap().0.into());
-            port.wake_by(&mut Context::from_waker(Waker::noop()), Moment::now() + Duration::MAX);
+            let port = poller.port(UnixStream::pair().unwrap().0.into(), Progress::new(Phase::Waiting));
+            port.wake_by(Moment::now() + Duration::MAX);
         }
         let soon = Moment::now() + AHEAD_MAX + Duration::from_secs(1);
         let forgotten =

@@ -21,7 +21,6 @@ use tokio::sync::Notify;
 use crate::files::Claimed;
 use crate::holdings::{Holding, Holdings, Inventory};
 use crate::poller::Port;
-use crate::progress::Progress;
 
 /// Operators who look at the same time; those who have waited longest look in vain.
 const LOOKS_WAITING_MAX: usize = 64;
@@ -102,13 +101,12 @@ impl Reporter {
 
     /// A session begins; the guard's drop ends it. None: the lease is here already.
     pub(crate) fn enter(self: &Rc<Self>, lease: LeaseId, holding: Holding) -> Option<Held> {
-        let (port, progress) = (Rc::clone(&holding.port), Rc::clone(&holding.progress));
+        let port = Rc::clone(&holding.port);
         let is_new = self.holdings.borrow_mut().add(lease, holding);
         is_new.then(|| Held {
             reporter: Rc::clone(self),
             lease,
             port,
-            progress,
             outcome: Cell::new(Outcome::Internal),
             files: RefCell::default(),
         })
@@ -324,7 +322,6 @@ pub(crate) struct Held {
     reporter: Rc<Reporter>,
     pub(crate) lease: LeaseId,
     pub(crate) port: Rc<Port>,
-    pub(crate) progress: Rc<Progress>,
     outcome: Cell<Outcome>,
     /// Few have any.
     files: RefCell<Option<Box<Claimed>>>,
@@ -334,10 +331,9 @@ impl Held {
     /// Bytes may be out from here on. Resolves when the kernel has this in its hands.
     pub(crate) fn commit(&self, format: Format) -> impl Future<Output = ()> {
         self.reporter.commit(self.lease, format);
-        poll_fn(|cx| {
-            self.port.wake_me(cx);
+        poll_fn(|_| {
             // Without a supervisor nobody else can answer this client.
-            if !self.progress.is_committed.get() && !self.reporter.is_closed.get() {
+            if !self.port.progress.is_committed.get() && !self.reporter.is_closed.get() {
                 return Poll::Pending;
             }
             // From here on no other worker can need them.

@@ -28,7 +28,8 @@ use crate::format;
 use crate::holdings::Task;
 use crate::inbox::Room;
 use crate::report::Held;
-use begin::{Begun, Whole};
+use crate::runner::Part;
+use begin::Whole;
 pub(crate) use read::Readers;
 use story::Story;
 
@@ -56,7 +57,7 @@ impl Session {
     /// Bytes have gone out, or were tried.
     fn wrote(&mut self, bytes: usize, events: u64) {
         self.story.wrote(&self.room, bytes, events);
-        self.held.progress.wrote(bytes);
+        self.held.port.progress.wrote(bytes);
     }
 
     fn end(self, outcome: Outcome) {
@@ -68,76 +69,68 @@ impl Session {
 }
 
 /// Serves one client. The guard tells the supervisor when this ends, however it ends.
-pub(crate) fn serve(
-    room: Rc<Room>,
-    held: Held,
-    task: Rc<Task>,
-    received_at: Instant,
-) -> impl Future<Output = ()> {
-    let story = Story::new(received_at.into());
-    // What the future has from the start it has to the end: so that is a pointer.
-    let begun = Box::pin(begin::begin(Session { room, held, story }, task));
-    async move {
-        match begun.await {
-            Begun::Stream(mut stream) => {
-                let outcome = stream.run().await;
-                stream.into_session().end(outcome);
-            }
-            Begun::Whole(whole) => Box::pin(say(*whole)).await,
-            Begun::Gone(session) => session.end(Outcome::ClientGone),
-        }
+pub(crate) fn serve(room: Rc<Room>, held: Held, task: Rc<Task>, received_at: Instant) -> Part {
+    let session = Session { room, held, story: Story::new(received_at.into()) };
+    Part::new(begin::begin(session, task))
+}
+
+impl Whole {
+    /// All of it at once.
+    fn say(self) -> Part {
+        let Self { mut session, mut client, bytes, told } = self;
+        Part::new(async move {
+            session.held.commit(Format::Content).await;
+            let written = client.write(&bytes, session.leash()).await;
+            session.wrote(bytes.len(), 0);
+            let outcome = match written {
+                Ok(()) => {
+                    session.held.port.progress.ending();
+                    client.finish(session.config().client.linger, session.leash()).await;
+                    told
+                }
+                Err(error) => {
+                    client.abort();
+                    outcome_of(&error)
+                }
+            };
+            session.end(outcome);
+            None
+        })
     }
 }
 
-/// A whole response at once.
-async fn say(whole: Whole) {
-    let Whole { mut session, mut client, bytes, told } = whole;
-    session.held.commit(Format::Content).await;
-    let written = client.write(&bytes, session.leash()).await;
-    session.wrote(bytes.len(), 0);
-    let outcome = match written {
-        Ok(()) => {
-            session.held.progress.ending();
-            client.finish(session.config().client.linger, session.leash()).await;
-            told
-        }
-        Err(error) => {
-            client.abort();
-            outcome_of(&error)
-        }
-    };
-    session.end(outcome);
-}
-
 /// The last event of a stream whose worker died: one write, and a short wait for the client to hang up.
-pub(crate) async fn bury(room: Rc<Room>, held: Held, format: Format) {
-    let config = &room.configure.config;
-    let failure =
-        Failure::new(Code::WorkerCrashed, "the answer was cut off by an internal error, please retry");
-    let mut out = Vec::new();
-    format::epitaph(&mut out, format, &failure);
-    let port = Rc::clone(&held.port);
-    let mut client = Client::new(port, config.client.half_close, config.server.write_timeout);
-    let outcome = match client.write(&out, leash(&room, &held)).await {
-        Ok(()) => {
-            client.finish(EPITAPH_LINGER.min(config.client.linger), leash(&room, &held)).await;
-            Outcome::EpitaphWritten
-        }
-        Err(WriteError::Gone) => {
-            client.abort();
-            Outcome::UnreportedEnd
-        }
-        Err(error) => {
-            client.abort();
-            outcome_of(&error)
-        }
-    };
-    tracing::info!(lease = %held.lease, outcome = outcome.as_str(), "epitaph");
-    held.end(outcome);
+pub(crate) fn bury(room: Rc<Room>, held: Held, format: Format) -> Part {
+    Part::new(async move {
+        let config = &room.configure.config;
+        let failure =
+            Failure::new(Code::WorkerCrashed, "the answer was cut off by an internal error, please retry");
+        let mut out = Vec::new();
+        format::epitaph(&mut out, format, &failure);
+        let port = Rc::clone(&held.port);
+        let mut client = Client::new(port, config.client.half_close, config.server.write_timeout);
+        let outcome = match client.write(&out, leash(&room, &held)).await {
+            Ok(()) => {
+                client.finish(EPITAPH_LINGER.min(config.client.linger), leash(&room, &held)).await;
+                Outcome::EpitaphWritten
+            }
+            Err(WriteError::Gone) => {
+                client.abort();
+                Outcome::UnreportedEnd
+            }
+            Err(error) => {
+                client.abort();
+                outcome_of(&error)
+            }
+        };
+        tracing::info!(lease = %held.lease, outcome = outcome.as_str(), "epitaph");
+        held.end(outcome);
+        None
+    })
 }
 
 fn leash<'a>(room: &'a Room, held: &'a Held) -> Leash<'a> {
-    Leash { drain: &room.drain, own: &held.progress.cut, port: &held.port }
+    Leash { drain: &room.drain, own: &held.port.progress.cut }
 }
 
 fn outcome_of(error: &WriteError) -> Outcome {

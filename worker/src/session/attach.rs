@@ -24,7 +24,7 @@ pub(super) async fn attach(
     let method = request.method;
     tokio::select! {
         biased;
-        () = poll_fn(|cx| client.poll_gone(cx)) => None,
+        () = poll_fn(|_| client.poll_gone()) => None,
         why = session.leash().pulled() => Some(Err((cut(why), method))),
         resolved = session.room.files.resolve(request) => Some(resolved.map(|(request, claimed)| {
             session.held.remove_at_commit(claimed);

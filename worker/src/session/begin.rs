@@ -1,5 +1,5 @@
 //! From a lease to the beginning of its answer. In: a client and its payload. Out: a stream, or a whole response, to be
-//! written.
+//! written; nothing for a client that has left.
 //!
 //! Never: writes to the client.
 
@@ -14,16 +14,7 @@ use crate::failure::Failure;
 use crate::head::Reply;
 use crate::holdings::Task;
 use crate::request::{Caller, ChatRequest, Method};
-
-/// What the client gets.
-pub(super) enum Begun {
-    /// An answer as it comes.
-    Stream(Box<Stream>),
-    /// All at once.
-    Whole(Box<Whole>),
-    /// Nothing: it has left.
-    Gone(Box<Session>),
-}
+use crate::runner::Part;
 
 /// A whole response, and how the session ends with it.
 pub(super) struct Whole {
@@ -34,7 +25,7 @@ pub(super) struct Whole {
 }
 
 /// Parses the request, and asks an upstream.
-pub(super) async fn begin(mut session: Session, task: Rc<Task>) -> Begun {
+pub(super) async fn begin(mut session: Session, task: Rc<Task>) -> Option<Part> {
     let config = session.config();
     let (port, half_close) = (Rc::clone(&session.held.port), config.client.half_close);
     let mut client = Client::new(port, half_close, config.server.write_timeout);
@@ -42,7 +33,8 @@ pub(super) async fn begin(mut session: Session, task: Rc<Task>) -> Begun {
     let request = match read::read(&mut session, &mut client, task).await {
         None => {
             client.abort();
-            return Begun::Gone(Box::new(session));
+            session.end(Outcome::ClientGone);
+            return None;
         }
         Some(Ok(request)) if request.attached.is_empty() => Ok(request),
         Some(Ok(request)) => {
@@ -55,31 +47,32 @@ pub(super) async fn begin(mut session: Session, task: Rc<Task>) -> Begun {
                 None => {
                     session.story.refuse(caller);
                     client.abort();
-                    return Begun::Gone(Box::new(session));
+                    session.end(Outcome::ClientGone);
+                    return None;
                 }
             }
         }
         Some(Err(refused)) => Err(refused),
     };
-    match request {
+    Some(match request {
         Ok(request) => {
             session.story.tell(&request, &session.room.configure.config);
-            session.held.progress.name(request.user_id.as_deref(), request.request_id.as_deref());
+            session.held.port.progress.name(request.user_id.as_deref(), request.request_id.as_deref());
             answer(session, client, request)
         }
         Err((failure, caller)) => {
-            session.held.progress.name(None, caller.request_id.as_deref());
+            session.held.port.progress.name(None, caller.request_id.as_deref());
             let request_id = caller.request_id.clone().unwrap_or_else(|| session.held.lease.to_string());
             let head_only = caller.method == Method::Head;
             session.story.refuse(*caller);
             let reply = Reply { request_id: &request_id, response_headers: &[], head_only };
             refuse(session, client, &reply, &failure)
         }
-    }
+    })
 }
 
 /// A request that makes sense: a head alone, the word that there is no more, or a stream.
-fn answer(session: Session, client: Client, mut request: ChatRequest) -> Begun {
+fn answer(session: Session, client: Client, mut request: ChatRequest) -> Part {
     let request_id: Rc<str> = match &request.request_id {
         Some(request_id) => request_id.as_str().into(),
         None => session.held.lease.to_string().into(),
@@ -90,26 +83,25 @@ fn answer(session: Session, client: Client, mut request: ChatRequest) -> Begun {
     let mut bytes = Vec::new();
     if head_only {
         reply.stream_head(&mut bytes);
-        return Begun::Whole(Box::new(Whole { session, client, bytes, told: Outcome::Answered }));
+        return Whole { session, client, bytes, told: Outcome::Answered }.say();
     }
     if request.already_finished() {
         reply.no_content(&mut bytes);
-        return Begun::Whole(Box::new(Whole { session, client, bytes, told: Outcome::Answered }));
+        return Whole { session, client, bytes, told: Outcome::Answered }.say();
     }
     let request = Rc::new(request);
     match session.room.upstreams.ask(Rc::clone(&request), Rc::clone(&request_id), session.held.lease) {
         // From here on the request is the upstream's, who lets it go when the answer begins.
         Ok(upstream) => {
-            let stream = Stream::new(session, client, &request, request_id, response_headers, upstream);
-            Begun::Stream(Box::new(stream))
+            Stream::new(session, client, &request, request_id, response_headers, upstream).serve()
         }
         Err(failure) => refuse(session, client, &reply, &failure),
     }
 }
 
-fn refuse(mut session: Session, client: Client, reply: &Reply<'_>, failure: &Failure) -> Begun {
+fn refuse(mut session: Session, client: Client, reply: &Reply<'_>, failure: &Failure) -> Part {
     session.story.fail(failure);
     let mut bytes = Vec::new();
     reply.error(&mut bytes, failure);
-    Begun::Whole(Box::new(Whole { session, client, bytes, told: Outcome::Refused }))
+    Whole { session, client, bytes, told: Outcome::Refused }.say()
 }

@@ -65,7 +65,7 @@ pub(super) async fn read(
     let refused = |failure| (failure, Box::new(Caller::of_message(&task.handoff.inline.0, logged)));
     tokio::select! {
         biased;
-        () = poll_fn(|cx| client.poll_gone(cx)) => {
+        () = poll_fn(|_| client.poll_gone()) => {
             session.story.refuse(Caller::of_message(&task.handoff.inline.0, logged));
             None
         }

@@ -22,6 +22,7 @@ use crate::format::{self, Writer};
 use crate::head::Reply;
 use crate::moment::{Millis, Moment};
 use crate::request::ChatRequest;
+use crate::runner::Part;
 use crate::upstream::Answer;
 
 /// Events that are ready together go out in one write of about this size.
@@ -140,13 +141,17 @@ impl Stream {
         }
     }
 
-    /// What remains when all is said.
-    pub(super) fn into_session(self) -> Session {
-        self.session
+    /// To its end.
+    pub(super) fn serve(mut self) -> Part {
+        Part::new(async move {
+            let outcome = self.run().await;
+            self.session.end(outcome);
+            None
+        })
     }
 
     /// From the first event to the last.
-    pub(super) async fn run(&mut self) -> Outcome {
+    async fn run(&mut self) -> Outcome {
         let outcome = match self.pump().await {
             Ok(()) => Outcome::Complete,
             Err(End::Lost(error)) => outcome_of(&error),
@@ -161,7 +166,7 @@ impl Stream {
             self.session.story.answered(&upstream);
         }
         if !matches!(outcome, Outcome::ClientGone | Outcome::ClientTooSlow) {
-            self.session.held.progress.ending();
+            self.session.held.port.progress.ending();
             // A short time for each, and room for few at a time.
             Box::pin(self.client.finish(self.linger.duration(), self.session.leash())).await;
         }
@@ -197,7 +202,7 @@ impl Stream {
     /// What comes first: a full buffer, the drain's end, the client's end, events, time to write what the events before
     /// have left, time for something else.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<Next> {
-        if let Poll::Ready(why) = self.session.leash().poll_pulled(cx) {
+        if let Poll::Ready(why) = self.session.leash().poll_pulled() {
             return Poll::Ready(Next::Cut(why));
         }
         if std::mem::take(&mut self.is_full) {
@@ -207,7 +212,7 @@ impl Stream {
         }
         let alarm = Alarm::begin();
         // A client that nobody had to wait for yet shows by the first write whether it is there.
-        if !self.is_fresh && self.client.poll_gone(cx).is_ready() {
+        if !self.is_fresh && self.client.poll_gone().is_ready() {
             return Poll::Ready(Next::ClientGone);
         }
         if self.out.is_empty() && self.clock.is_over(alarm.now()) {
@@ -220,21 +225,21 @@ impl Stream {
                 Poll::Ready(Some(Err(failure))) => return Poll::Ready(Next::Failed(Box::new(failure))),
                 Poll::Ready(None) => return Poll::Ready(Next::End),
                 Poll::Pending if self.may_write() => return Poll::Ready(Next::Flush),
-                Poll::Pending => return self.wait(cx, &alarm),
+                Poll::Pending => return self.wait(&alarm),
             }
         }
         Poll::Ready(Next::Flush)
     }
 
     /// There is nothing to do until somebody wakes us.
-    fn wait(&mut self, cx: &mut Context<'_>, alarm: &Alarm) -> Poll<Next> {
-        if std::mem::take(&mut self.is_fresh) && self.client.poll_gone(cx).is_ready() {
+    fn wait(&mut self, alarm: &Alarm) -> Poll<Next> {
+        if std::mem::take(&mut self.is_fresh) && self.client.poll_gone().is_ready() {
             return Poll::Ready(Next::ClientGone);
         }
         if let Poll::Ready(due) = self.clock.poll(alarm) {
             return Poll::Ready(Next::Due(due));
         }
-        alarm.wanted().into_iter().for_each(|at| self.session.held.port.wake_by(cx, at));
+        alarm.wanted().into_iter().for_each(|at| self.session.held.port.wake_by(at));
         Poll::Pending
     }
 
@@ -301,7 +306,7 @@ impl Stream {
         let session = &self.session;
         poll_fn(|cx| {
             let alarm = Alarm::begin();
-            if session.leash().poll_pulled(cx).is_ready() {
+            if session.leash().poll_pulled().is_ready() {
                 return Poll::Ready(());
             }
             loop {
@@ -314,7 +319,7 @@ impl Stream {
                     Poll::Pending => break,
                 }
             }
-            alarm.wanted().into_iter().for_each(|at| session.held.port.wake_by(cx, at));
+            alarm.wanted().into_iter().for_each(|at| session.held.port.wake_by(at));
             Poll::Pending
         })
         .await;
