@@ -3,7 +3,7 @@
 //!
 //! Never: reads a client's fd or a payload; decides (that is the fleet's).
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -24,8 +24,8 @@ pub(crate) struct Dispatcher {
     next_lease: LeaseId,
     fds: usize,
     fds_max: usize,
-    /// Committed leases that still have their dup: the oldest loses it first when the budget is spent.
-    droppable: BTreeSet<LeaseId>,
+    /// No lease before this one can lose its dup. Of those that can, the oldest does when the budget is spent.
+    droppable_from: LeaseId,
 }
 
 /// As small as it can be: there may be a hundred thousand, and nearly all have no payload any more.
@@ -36,6 +36,8 @@ struct Entry {
     payload: Option<Box<Message>>,
     /// What the kernel had counted as written when the handoff came; none: no TCP connection.
     written_before: Option<u64>,
+    /// An epitaph needs the dup.
+    is_kept: bool,
 }
 
 /// A payload on its way to a worker.
@@ -59,7 +61,7 @@ pub(crate) struct Adopted {
 impl Dispatcher {
     pub(crate) fn new(start_number: u32, fds_max: usize) -> Self {
         let first = LeaseId::first(start_number);
-        Self { entries: BTreeMap::new(), next_lease: first, fds: 0, fds_max, droppable: BTreeSet::new() }
+        Self { entries: BTreeMap::new(), next_lease: first, fds: 0, fds_max, droppable_from: first }
     }
 
     /// Makes a lease of a handoff. When the budget for fds is spent, the oldest committed lease loses its dup;
@@ -69,7 +71,8 @@ impl Dispatcher {
         self.next_lease = lease.next();
         let payload = Some(Box::new(Message::new(handoff.message, handoff.memfd, handoff.truncated)));
         self.fds += 1;
-        let entry = Entry { client: Some(handoff.client), payload, written_before: handoff.written };
+        let client = Some(handoff.client);
+        let entry = Entry { client, payload, written_before: handoff.written, is_kept: false };
         self.entries.insert(lease, entry);
         let dropped = if self.fds > self.fds_max { self.drop_oldest_dup() } else { None };
         (lease, dropped)
@@ -85,11 +88,9 @@ impl Dispatcher {
     pub(crate) fn readmit(&mut self, lease: LeaseId, adopted: Adopted) -> Option<LeaseId> {
         let Adopted { client, payload, written } = adopted;
         self.fds += usize::from(client.is_some());
-        if client.is_some() && payload.is_none() {
-            self.droppable.insert(lease);
-        }
+        self.droppable_from = self.droppable_from.min(lease);
         let payload = payload.map(Box::new);
-        self.entries.insert(lease, Entry { client, payload, written_before: written });
+        self.entries.insert(lease, Entry { client, payload, written_before: written, is_kept: false });
         if self.fds > self.fds_max { self.drop_oldest_dup() } else { None }
     }
 
@@ -138,15 +139,15 @@ impl Dispatcher {
     pub(crate) fn forget_payload(&mut self, lease: LeaseId) -> Option<LeaseId> {
         let entry = self.entries.get_mut(&lease)?;
         entry.payload = None;
-        if entry.client.is_some() {
-            self.droppable.insert(lease);
-        }
+        self.droppable_from = self.droppable_from.min(lease);
         if self.fds > self.fds_max { self.drop_oldest_dup() } else { None }
     }
 
     /// An epitaph is on its way: the dup is needed until it is sent.
     pub(crate) fn keep_fd(&mut self, lease: LeaseId) {
-        self.droppable.remove(&lease);
+        if let Some(entry) = self.entries.get_mut(&lease) {
+            entry.is_kept = true;
+        }
     }
 
     /// Whether any byte has gone out since the lease was given to a worker that is dead now; none: no witness.
@@ -160,16 +161,27 @@ impl Dispatcher {
     /// Ends a lease: its dup, if we still have it. None: there is no such lease.
     pub(crate) fn remove(&mut self, lease: LeaseId) -> Option<Option<OwnedFd>> {
         let entry = self.entries.remove(&lease)?;
-        self.droppable.remove(&lease);
         self.fds -= usize::from(entry.client.is_some());
         Some(entry.client)
     }
 
     fn drop_oldest_dup(&mut self) -> Option<LeaseId> {
-        let lease = self.droppable.pop_first()?;
-        self.entries.get_mut(&lease)?.client = None;
-        self.fds -= 1;
-        Some(lease)
+        let mut from_here = self.entries.range_mut(self.droppable_from..);
+        let oldest = from_here.find(|(_, entry)| entry.is_droppable());
+        let dropped = oldest.map(|(lease, entry)| {
+            entry.client = None;
+            self.fds -= 1;
+            *lease
+        });
+        self.droppable_from = dropped.map_or(self.next_lease, LeaseId::next);
+        dropped
+    }
+}
+
+impl Entry {
+    /// A committed lease that still has its dup.
+    fn is_droppable(&self) -> bool {
+        self.client.is_some() && self.payload.is_none() && !self.is_kept
     }
 }
 
