@@ -34,6 +34,7 @@ fn main() -> ExitCode {
         return test_sandbox(how, &cli);
     }
     fdpass::give_large_memory_back();
+    end_with_a_panic();
     let Ok(channel) = fdpass::take_stdin_channel() else {
         return fail(EXIT_USAGE, "handoffd starts its workers itself; standard input is not its channel");
     };
@@ -85,6 +86,15 @@ fn work(channel: OwnedFd, configure: Configure, log: &Log, confined: Confined) -
     // A thread that waits for a name server cannot be stopped, and keeps nobody alive.
     runtime.shutdown_background();
     code
+}
+
+/// Whatever the build: a worker without its sessions, or with half of them, would look alive.
+fn end_with_a_panic() {
+    let say = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        say(panic);
+        std::process::abort();
+    }));
 }
 
 /// `--self-test`.
