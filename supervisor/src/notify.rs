@@ -2,10 +2,11 @@
 //! the loop knows, turn by turn. Out: datagrams to NOTIFY_SOCKET. Without systemd nothing happens.
 //!
 //! Never: lets the loop wait. `sd-notify` sends blocking, so a thread of its own does; what that cannot take yet
-//! waits here, of each kind the newest.
+//! waits here, of each kind the newest. Only at the end the thread is waited for, and not for long.
 
 use std::collections::VecDeque;
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::convert::Infallible;
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, channel, sync_channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -17,11 +18,15 @@ const WAITING_MAX: usize = 16;
 const EXTENSION: Duration = Duration::from_secs(15);
 /// ... this often: a loop that no longer turns gets no more.
 const EXTENSION_INTERVAL: Duration = Duration::from_secs(5);
+/// For so long what was said last may be on its way when the process ends.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// The way to systemd.
+/// The way to systemd. Dropped, it lets the thread say what it has.
 #[derive(Debug)]
 pub(crate) struct Notify {
     states: Option<SyncSender<State>>,
+    /// Closed when the thread has ended.
+    end: Option<Receiver<Infallible>>,
     /// Not taken by the thread yet, oldest first. At most one of each kind.
     waiting: VecDeque<State>,
     /// A RELOADING is not answered by a READY yet.
@@ -47,12 +52,13 @@ enum State {
 impl Notify {
     /// Starts the thread, when systemd waits for us.
     pub(crate) fn start() -> Self {
-        let states = std::env::var_os("NOTIFY_SOCKET").and_then(|_| start_thread());
+        let (states, end) = std::env::var_os("NOTIFY_SOCKET").and_then(|_| start_thread()).unzip();
         // Only if WATCHDOG_PID is ours. Twice as often as it must be.
         let watchdog =
             sd_notify::watchdog_enabled().filter(|timeout| !timeout.is_zero()).map(|timeout| timeout / 2);
         Self {
             states,
+            end,
             waiting: VecDeque::new(),
             is_reloading: false,
             is_ready: false,
@@ -143,9 +149,21 @@ impl Notify {
     }
 }
 
-fn start_thread() -> Option<SyncSender<State>> {
+impl Drop for Notify {
+    fn drop(&mut self) {
+        self.flush();
+        drop(self.states.take());
+        if let Some(end) = self.end.take() {
+            let _ = end.recv_timeout(LAST_WORDS);
+        }
+    }
+}
+
+fn start_thread() -> Option<(SyncSender<State>, Receiver<Infallible>)> {
     let (states, waiting) = sync_channel(WAITING_MAX);
+    let (alive, end) = channel();
     let thread = thread::Builder::new().name("notify".to_owned()).spawn(move || {
+        let _alive = alive;
         for state in waiting {
             let told = match &state {
                 State::Ready => sd_notify::notify(&[NotifyState::Ready]),
@@ -163,7 +181,7 @@ fn start_thread() -> Option<SyncSender<State>> {
             }
         }
     });
-    thread.is_ok().then_some(states)
+    thread.is_ok().then_some((states, end))
 }
 
 fn micros(duration: Duration) -> u32 {

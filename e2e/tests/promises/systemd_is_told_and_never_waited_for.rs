@@ -59,6 +59,22 @@ fn ready_status_and_stopping() {
 }
 
 #[test]
+fn what_is_said_last_is_heard_though_nothing_is_left_to_do() {
+    let (directory, socket, env) = manager();
+    let mut daemon = Daemon::with(&Options { env, ..Options::default() });
+    heard_until(&socket, "STATUS=ready: 2 of 2 workers ready, generation 1");
+    // It cannot be said before somebody listens again.
+    let others = UnixDatagram::unbound().expect("a socket");
+    others.connect(directory.path().join("notify")).expect("a manager");
+    others.set_nonblocking(true).expect("non-blocking");
+    while others.send(b"STATUS=of another").is_ok() {}
+    daemon.signal(Signal::SIGTERM);
+    let _line = daemon.logged(r#""message":"stopped""#);
+    heard_until(&socket, "STOPPING=1");
+    assert_eq!(daemon.wait().code(), Some(0));
+}
+
+#[test]
 fn a_reload_begins_with_reloading_and_ends_with_ready() {
     let (_directory, socket, env) = manager();
     let toml = "max_connections = 100\n".to_owned();
