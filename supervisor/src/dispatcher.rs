@@ -299,4 +299,23 @@ mod tests {
         assert_eq!(dispatcher.forget_payload(fourth), Some(fourth), "the budget was overspent");
         assert!(dispatcher.handoff(first, 0).is_some() && dispatcher.handoff(third, 0).is_some());
     }
+
+    #[test]
+    fn the_dup_that_an_epitaph_needs_is_kept_and_an_adopted_lease_is_as_old_as_it_is() {
+        let mut dispatcher = Dispatcher::new(5, 2);
+        let (first, _) = dispatcher.admit(handoff(b"{}"));
+        let (second, _) = dispatcher.admit(handoff(b"{}"));
+        for lease in [first, second] {
+            assert_eq!(dispatcher.forget_payload(lease), None);
+        }
+        dispatcher.keep_fd(first);
+        let (third, dropped) = dispatcher.admit(handoff(b"{}"));
+        assert_eq!(dropped, Some(second));
+        assert_eq!(dispatcher.forget_payload(third), None);
+        let older = LeaseId::first(1);
+        let adopted = Adopted { client: Some(handoff(b"").client), payload: None, written: None };
+        assert_eq!(dispatcher.readmit(older, adopted), Some(older));
+        assert!(dispatcher.epitaph(first, Format::Text).is_some());
+        assert!(dispatcher.epitaph(third, Format::Text).is_some());
+    }
 }
